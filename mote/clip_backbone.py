@@ -1,0 +1,214 @@
+"""
+CLIP, through open_clip: frames to frame features, class names to class embeddings.
+
+    e_1..e_T = f(V | theta_v)        y = g(C | theta_c)                                               (paper Eq. 1)
+
+f is CLIP's visual tower, applied to each frame alone and fine-tuned; g is its text tower, frozen. A class embedding is the
+mean over 28 sentences about the class (paper Table 8), each of unit length, brought back to unit length, in float32.
+
+Dimension key   B clips   T frames per clip   D CLIP joint embedding   N classes
+Copy alone: needs open_clip (which brings torchvision, ftfy and regex).
+Differs from the authors' code: any open_clip model; no activation checkpointing unless asked; bf16, not fp16.
+"""
+import difflib
+import hashlib
+import json
+import os
+import warnings
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Table 8, as printed there and in the authors' code ("a example" sic).
+TEMPLATES = tuple(f"{start} {rest}" for start in ("a photo of", "a video of", "a example of", "a demonstration of")
+                  for rest in ("{}.", "a person {}.", "a person using {}.", "a person doing {}.", "a person during {}.",
+                               "a person performing {}.", "a person practicing {}."))
+
+
+def clip_config(backbone: str) -> dict:
+    """open_clip's description of an architecture, by its name, from a .json file, or from a .json beside this module.
+
+    Raises ValueError for an unknown name (with the nearest ones) and FileNotFoundError for a missing file.
+    """
+    import open_clip
+
+    beside = Path(__file__).with_name(f"{backbone}.json")         # toyworld.json
+    path = beside if beside.is_file() else Path(backbone)
+    if path.suffix == ".json":
+        if not path.is_file():
+            raise FileNotFoundError(f"--backbone {backbone}: no such file")
+        try:
+            config = json.loads(path.read_text())
+            config = config.get("model_cfg", config)
+            missing = [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in config]
+        except (ValueError, AttributeError) as error:
+            raise ValueError(f"--backbone {backbone}: not an open_clip model config ({error})") from None
+        if missing:
+            raise ValueError(f"--backbone {backbone}: an open_clip model config needs {', '.join(missing)}")
+    else:
+        config = open_clip.get_model_config(backbone) if ":" not in backbone else None
+        if config is None:
+            near = difflib.get_close_matches(backbone, open_clip.list_models(), n=3, cutoff=0.4)
+            raise ValueError(f"--backbone {backbone}: open_clip has no such model; near: {', '.join(near) or 'none'} "
+                             "(or give a .json file)")
+    config["vision_cfg"].pop("timm_model_pretrained", None)       # the weights are --pretrained's to give
+    return config
+
+
+def build_clip(config: dict) -> nn.Module:
+    """An open_clip model with random weights from clip_config's dict. Raises ValueError where open_clip cannot build it."""
+    import open_clip
+
+    config = json.loads(json.dumps(config))                       # a copy: open_clip's own create_model edits its config
+    custom_text = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
+    try:
+        return (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**config)
+    except (TypeError, KeyError, RuntimeError, AssertionError) as error:
+        raise ValueError(f"open_clip cannot build this model: {str(error).splitlines()[0]}") from None
+
+
+def build_visual(config: dict) -> nn.Module:
+    """The visual tower alone, with random weights: the text tower is built with no size to speak of, and dropped."""
+    text = {"context_length": 1, "vocab_size": 1, "width": 64, "heads": 1, "layers": 1}
+    return build_clip({**config, "text_cfg": text}).visual
+
+
+def load_clip(backbone: str = "ViT-B-16-quickgelu", pretrained: str = "openai") -> tuple[nn.Module, "Tokenizer"]:
+    """A CLIP and its tokenizer. pretrained: an open_clip tag (downloaded), a local file, or "" for random weights.
+
+    The activation is part of the architecture, and the same weights load into either without a word: OpenAI's need
+    QuickGELU, x sigmoid(1.702 x), open_clip's plain names have GELU. A tag that disagrees is refused; for a file, which
+    cannot be checked, the activation is printed. Raises ValueError or OSError, one line each.
+    """
+    import open_clip
+    from open_clip.pretrained import get_pretrained_cfg
+
+    config = clip_config(backbone)
+    clip = build_clip(config)
+    activation = "QuickGELU" if config.get("quick_gelu") else "GELU"
+    beside = Path(__file__).with_name(f"{pretrained}.pt")         # toyworld.pt
+    file = beside if beside.is_file() else Path(pretrained)
+    tag = get_pretrained_cfg(backbone, pretrained)
+    if tag and bool(tag.get("quick_gelu")) != bool(config.get("quick_gelu")):
+        right = backbone.removesuffix("-quickgelu") + ("-quickgelu" if tag.get("quick_gelu") else "")
+        raise ValueError(f"--backbone {backbone} has {activation}, but --pretrained {pretrained} was trained with the "
+                         f"other activation: use --backbone {right}")
+    if pretrained and tag:
+        try:
+            file = Path(open_clip.download_pretrained(tag))
+        except Exception as error:                                # whatever the hub's client raises without a network
+            raise OSError(f"--pretrained {pretrained}: cannot download it ({type(error).__name__}); fetch the weights "
+                          "where there is a network and pass the file: --pretrained FILE") from None
+    elif pretrained and not file.is_file():
+        tags = open_clip.list_pretrained_tags_by_model(backbone)
+        raise ValueError(f"--pretrained {pretrained}: neither a file nor a tag of {backbone}; tags: {', '.join(tags) or 'none'}")
+    if pretrained:
+        load_weights(clip, file)
+        if not tag and file != beside:
+            print(f"{file}: loaded into {backbone}, activation {activation}")
+    mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+    clip.image_mean, clip.image_std = (tag or config).get("mean", mean), (tag or config).get("std", std)
+    return clip.eval(), Tokenizer(backbone, config, getattr(clip, "token_ids", None))
+
+
+def load_weights(clip: nn.Module, file: Path) -> None:
+    """Load open_clip, OpenAI (state dict) or safetensors weights. Raises ValueError, naming the file.
+
+    A file with `token_ids` holds only those rows of the token embedding (a small vocabulary makes a small file):
+    they are put in their places in the full table, and the model remembers which words it knows.
+    """
+    from open_clip.factory import load_checkpoint, load_state_dict
+
+    try:
+        state = load_state_dict(str(file))
+        if "token_ids" in state:
+            clip.token_ids = state.pop("token_ids")
+            rows = state["token_embedding.weight"].float()
+            state["token_embedding.weight"] = torch.zeros_like(clip.token_embedding.weight).index_copy_(0, clip.token_ids, rows)
+            clip.load_state_dict(state)
+        else:
+            load_checkpoint(clip, str(file))
+    except Exception as error:                                    # pickle, zip, key and shape errors of three libraries
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ValueError(f"--pretrained {file}: not weights of this architecture, truncated, or not a plain state dict "
+                         f"({reason[:160]})") from None
+
+
+class Tokenizer:
+    """Sentences -> token ids (n, context length). Names the words that the text tower has never seen, once each."""
+
+    def __init__(self, backbone: str, config: dict, token_ids: Tensor | None = None):
+        import open_clip
+
+        length = config["text_cfg"].get("context_length", 77)
+        if config["text_cfg"].get("hf_tokenizer_name") or "siglip" in backbone.lower():
+            self.encode = open_clip.get_tokenizer(backbone, context_length=length)
+        else:
+            self.encode = open_clip.SimpleTokenizer(context_length=length)
+        self.known = None if token_ids is None else set(token_ids.tolist()) | {0}
+
+    def __call__(self, sentences: list[str]) -> Tensor:
+        return self.encode(sentences)
+
+    def warn_of_unknown(self, names: list[str]) -> None:
+        """One line that names the words without a row in the token table; silent for a full vocabulary."""
+        if self.known is not None:
+            words = sorted({word for name in names for word in name.lower().split()})
+            unknown = [word for word in words if not set(self([word])[0].tolist()) <= self.known]
+            if unknown:
+                warnings.warn(f"this CLIP has never seen the words: {', '.join(unknown)}", stacklevel=3)
+
+
+def encode_frames(visual: nn.Module, frames: Tensor) -> Tensor:
+    """Eq. 1, f: each frame alone through the visual tower. Normalised (B, T, 3, h, w) -> (B, T, D), not of unit length."""
+    B, T = frames.shape[:2]
+    return visual(frames.flatten(0, 1)).unflatten(0, (B, T))
+
+
+def normalise(frames: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """uint8 (..., 3, h, w) as the loader sends it -> float32 as CLIP was trained to see it, on the frames' device."""
+    return (frames.float() / 255 - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+
+
+@torch.no_grad()
+def class_embeddings(clip: nn.Module, tokenizer: Tokenizer, names: list[str], templates: tuple[str, ...] = TEMPLATES,
+                     cache: str | Path | None = None) -> Tensor:
+    """Eq. 1, g, with prompt ensembling (Table 8): (N names) -> (N, D), unit length, float32.
+
+    cache: a folder; the file's name is a hash of weights, names and templates, so that nothing stale is ever found.
+    Raises ValueError for a template without exactly one {}.
+    """
+    wrong = [t for t in templates if t.count("{}") != 1]
+    if wrong or not templates:
+        raise ValueError(f"a template needs exactly one {{}}, got {wrong[0]!r}" if wrong else "no templates given")
+    tokenizer.warn_of_unknown(names)
+    file = None
+    if cache is not None:
+        key = json.dumps([text_hash(clip), list(names), list(templates)])
+        file = Path(cache) / f"classes-{hashlib.sha256(key.encode()).hexdigest()[:20]}.pt"
+        if file.is_file():
+            return torch.load(file, weights_only=True)
+    device = clip.logit_scale.device
+    embeddings = []
+    for name in names:
+        sentences = tokenizer([template.format(name) for template in templates]).to(device)
+        each = F.normalize(clip.encode_text(sentences).float(), dim=-1)
+        embeddings.append(F.normalize(each.mean(dim=0), dim=-1))
+    embeddings = torch.stack(embeddings).cpu()
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_name(f"{file.name}.{os.getpid()}")       # renamed when whole: ranks may write at once
+        torch.save(embeddings, part)
+        os.replace(part, file)
+    return embeddings
+
+
+def text_hash(clip: nn.Module) -> str:
+    """A hash of every weight that is not the visual tower's or the logit's, so of the text tower."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(clip.state_dict().items()):
+        if not name.startswith(("visual.", "logit_")):
+            digest.update(name.encode() + tensor.cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

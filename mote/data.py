@@ -1,0 +1,211 @@
+"""
+Videos to clips: which frames, how they are decoded, cropped and batched. What leaves here is uint8; CLIP normalises.
+
+    training    T equal segments, one random frame of each; one crop, flip and gray decision per clip     (App. B, Table 6)
+    testing     the first frame of each segment, `clips` times shifted; 1 or 3 crops: V = clips x crops views
+
+A clip is a function of (seed, epoch, index of the video) and a batch of (seed, step): workers, ranks and resuming never
+change what is trained on. A video that cannot be decoded is replaced and reported in training, and reported in testing.
+
+Dimension key   V views per video   T frames per clip   c h w pixels (only here)   s the model's image size
+Copy alone: needs torch, numpy, torchvision and torchcodec (which needs FFmpeg's libraries).
+Differs from the authors' code: no resize before the random crop; segments do not overlap; torchcodec, not decord.
+"""
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MAX_TRIES = 10            # videos tried for one training clip: in a folder without a single good one, stop
+
+
+class Undecodable(ValueError):
+    """A video that raises, or that gives fewer frames than were asked for."""
+
+
+def segment_indices(num_frames: int, T: int, clips: int = 1) -> np.ndarray:
+    """Test frames: the first of each of T segments, for each of `clips` evenly shifted starts -> (clips, T), 0-based.
+
+    As the authors' loader, its wrap-around in videos shorter than T included (a start of -1 wraps to the last frame).
+
+    >>> segment_indices(100, 4, clips=3)
+    array([[ 0, 25, 50, 75],
+           [12, 37, 62, 87],
+           [24, 49, 74, 99]])
+    """
+    tick = num_frames / T
+    starts = np.linspace(0, tick - 1, num=clips, dtype=int)      # an integer linspace rounds down, also below 0
+    return np.array([[int(start + tick * i) % num_frames for i in range(T)] for start in starts])
+
+
+def random_indices(num_frames: int, T: int, rng: np.random.Generator) -> np.ndarray:
+    """Training frames: one of each of T equal segments -> (T,), sorted, 0-based; short videos repeat frames."""
+    drawn = ((np.arange(T) + rng.random(T)) * (num_frames / T)).astype(int)
+    return drawn.clip(max=num_frames - 1)                        # (T - 1 + .999..) may round up to T
+
+
+def decode(path: str | Path, choose: Callable[[int], np.ndarray]) -> Tensor:
+    """The frames choose(number of frames) of a video file or of a folder of JPEGs -> uint8 (*indices.shape, 3, h, w).
+
+    Each distinct frame is decoded once, in one sorted call. Raises Undecodable.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            from torchvision.io import ImageReadMode, decode_image
+            files = sorted(file for file in path.iterdir() if file.suffix.lower() in (".jpg", ".jpeg"))
+            indices = choose(len(files)) if files else np.empty(0, int)
+            distinct, back = np.unique(indices, return_inverse=True)
+            frames = torch.stack([decode_image(str(files[i]), mode=ImageReadMode.RGB) for i in distinct])
+        else:
+            from torchcodec.decoders import VideoDecoder         # here, in the worker: a decoder does not survive a fork
+            decoder = VideoDecoder(path, num_ffmpeg_threads=1)   # more threads inside a worker only make it slower
+            indices = choose(len(decoder))
+            distinct, back = np.unique(indices, return_inverse=True)
+            frames = read_frames(path, decoder, distinct.tolist())
+    except (RuntimeError, ValueError, IndexError, OSError, ZeroDivisionError) as error:      # all seen on damaged files
+        raise Undecodable(f"{path}: {(str(error).splitlines() or [type(error).__name__])[0][:200]}") from None
+    if len(frames) != len(distinct) or not len(frames):
+        raise Undecodable(f"{path}: asked for {len(distinct)} frames, got {len(frames)}")
+    return frames[torch.from_numpy(back.reshape(np.shape(indices)))]
+
+
+def read_frames(path: Path, decoder, distinct: list[int]) -> Tensor:
+    """decoder.get_frames_at, with a second try that asks for the last frame alone.
+
+    MPEG-4 with B-frames (the .avi of UCF-101 and HMDB-51): torchcodec fails when it decodes straight up to the last frame.
+    """
+    from torchcodec.decoders import VideoDecoder
+
+    try:
+        return decoder.get_frames_at(distinct).data
+    except RuntimeError:
+        if len(distinct) < 2:
+            raise
+        first = VideoDecoder(path, num_ffmpeg_threads=1).get_frames_at(distinct[:-1]).data
+        return torch.cat([first, VideoDecoder(path, num_ffmpeg_threads=1).get_frames_at(distinct[-1:]).data])
+
+
+def require_decoder() -> None:
+    """Raise OSError, saying what to install, where torchcodec cannot load FFmpeg's libraries."""
+    try:
+        import torchcodec.decoders  # noqa: F401
+    except (ImportError, RuntimeError, OSError) as error:
+        raise OSError("torchcodec cannot load FFmpeg's shared libraries (versions 4 to 9): apt-get install ffmpeg, or "
+                      f"brew install ffmpeg ({str(error).strip().splitlines()[0][:100]})") from None
+
+
+def test_crops(frames: Tensor, size: int, resize: int, crops: int = 1) -> Tensor:
+    """uint8 (..., 3, h, w) -> (crops, ..., 3, size, size): short side to `resize`, bicubic; then centre or left, right, centre.
+
+    Three crops stand where the authors' do, quirks included: on a portrait video all three are the centre. Raises
+    ValueError for another number of crops or resize < size.
+    """
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2 import functional as vision
+
+    if crops not in (1, 3) or resize < size:
+        raise ValueError(f"crops must be 1 or 3 and resize at least the model's {size}, got {crops} and {resize}")
+    frames = vision.resize(frames, [resize], interpolation=InterpolationMode.BICUBIC, antialias=True)
+    if crops == 1:
+        return vision.center_crop(frames, [size, size])[None]
+    h, w = frames.shape[-2:]
+    down, right = (h - size) // 4, (w - size) // 4               # the authors count in quarters, rounded down
+    return torch.stack([vision.crop(frames, 2 * down, left, size, size) for left in (0, 4 * right, 2 * right)])
+
+
+class TrainingClips(torch.utils.data.Dataset):
+    """(epoch, index) -> {frames (T, 3, s, s) uint8, label, failed: indices of the videos that could not be decoded}."""
+
+    def __init__(self, videos: list[tuple[str, int]], T: int, size: int, seed: int, flip: bool = True, min_area: float = 0.08):
+        from torchvision.transforms import v2
+        self.videos, self.T, self.seed = videos, T, seed
+        self.transform = v2.Compose([                            # on (T, 3, h, w): one decision for all frames of a clip
+            v2.RandomResizedCrop(size, scale=(min_area, 1), ratio=(3 / 4, 4 / 3), antialias=True),
+            v2.RandomHorizontalFlip(0.5 if flip else 0),         # not where left and right are classes
+            v2.RandomGrayscale(0.2),
+        ])
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict:
+        epoch, index = key
+        rng = np.random.default_rng((self.seed, epoch, index))
+        failed = []
+        for _ in range(MAX_TRIES):
+            path, label = self.videos[index]
+            try:
+                frames = decode(path, lambda n: random_indices(n, self.T, rng))
+            except Undecodable:
+                failed.append(index)
+                index = int(rng.integers(len(self.videos)))
+                continue
+            with torch.random.fork_rng(devices=[]):              # torchvision draws from the global generator
+                torch.manual_seed(int(rng.integers(2**63)))
+                return {"frames": self.transform(frames), "label": label, "failed": failed}
+        raise Undecodable(f"{MAX_TRIES} videos in a row could not be decoded, the last: {self.videos[failed[-1]][0]}")
+
+
+class TestViews(torch.utils.data.Dataset):
+    """index -> {frames (V, T, 3, s, s) uint8, label, index, failed}; V = clips x crops, clip by clip. Nothing is replaced."""
+    __test__ = False                                             # its name is not a test's, whatever pytest thinks
+
+    def __init__(self, videos: list[tuple[str, int]], T: int, size: int, resize: int | None = None, clips: int = 1, crops: int = 1):
+        self.videos, self.T, self.size, self.resize, self.clips, self.crops = videos, T, size, resize or size, clips, crops
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, index: int) -> dict:
+        path, label = self.videos[index]
+        try:
+            frames = decode(path, lambda n: segment_indices(n, self.T, self.clips))                  # (clips, T, 3, h, w)
+            views = test_crops(frames, self.size, self.resize, self.crops).transpose(0, 1).flatten(0, 1)
+            failed = []
+        except Undecodable:
+            views = torch.zeros(self.clips * self.crops, self.T, 3, self.size, self.size, dtype=torch.uint8)
+            failed = [index]
+        return {"frames": views, "label": label, "index": index, "failed": failed}
+
+
+def collate(samples: list[dict]) -> dict:
+    """A list of samples -> one batch; `failed` becomes one list of all that failed."""
+    batch = {"frames": torch.stack([s["frames"] for s in samples]), "label": torch.tensor([s["label"] for s in samples]),
+             "failed": [index for s in samples for index in s["failed"]]}
+    if "index" in samples[0]:
+        batch["index"] = torch.tensor([s["index"] for s in samples])
+    return batch
+
+
+class MicroBatches:
+    """A batch sampler for TrainingClips: for each step from `start` on, this rank's micro-batches of the global batch.
+
+    The global batch of a step is a function of (seed, step): a slice of the epoch's permutation, cut into
+    world x accumulate micro-batches; rank r has number r, r + world, ... The end of an epoch that fills no batch is left out.
+    """
+
+    def __init__(self, num_videos: int, batch: int, epochs: int, seed: int, rank: int = 0, world: int = 1,
+                 accumulate: int = 1, start: int = 0):
+        if batch % (world * accumulate):
+            raise ValueError(f"--batch {batch} must be a multiple of ranks x accumulation = {world} x {accumulate}")
+        if batch > num_videos or batch < 1:
+            raise ValueError(f"--batch {batch} must be at least 1 and at most the number of training videos, {num_videos}")
+        self.steps_per_epoch = num_videos // batch
+        self.num_videos, self.batch, self.seed, self.start = num_videos, batch, seed, start
+        self.stop = self.steps_per_epoch * epochs
+        self.mine, self.micro = range(rank, world * accumulate, world), batch // (world * accumulate)
+
+    def __len__(self) -> int:
+        return max(0, self.stop - self.start) * len(self.mine)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for step in range(self.start, self.stop):
+            epoch, part = divmod(step, self.steps_per_epoch)
+            if part == 0 or step == self.start:
+                order = np.random.default_rng((self.seed, epoch)).permutation(self.num_videos).tolist()
+            batch = order[part * self.batch:(part + 1) * self.batch]
+            for m in self.mine:
+                yield [(epoch, index) for index in batch[m * self.micro:(m + 1) * self.micro]]
