@@ -188,8 +188,10 @@ def class_embeddings(clip: nn.Module, tokenizer: Tokenizer, names: list[str], te
     if cache is not None:
         key = json.dumps([text_hash(clip), list(names), list(templates)])
         file = Path(cache) / f"classes-{hashlib.sha256(key.encode()).hexdigest()[:20]}.pt"
-        if file.is_file():
+        try:
             return torch.load(file, weights_only=True)
+        except Exception:                                         # not there yet, or damaged: compute it
+            pass
     device = clip.logit_scale.device
     embeddings = []
     for name in names:
@@ -198,10 +200,13 @@ def class_embeddings(clip: nn.Module, tokenizer: Tokenizer, names: list[str], te
         embeddings.append(F.normalize(each.mean(dim=0), dim=-1))
     embeddings = torch.stack(embeddings).cpu()
     if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f"{file.name}.{os.getpid()}")       # renamed when whole: ranks may write at once
-        torch.save(embeddings, part)
-        os.replace(part, file)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            part = file.with_name(f"{file.name}.{os.getpid()}")   # renamed when whole: ranks may write at once
+            torch.save(embeddings, part)
+            os.replace(part, file)
+        except (OSError, RuntimeError) as error:                  # a cache is a convenience: go on without it
+            warnings.warn(f"class embeddings not cached: {error}", stacklevel=2)
     return embeddings
 
 

@@ -66,7 +66,8 @@ def decode(path: str | Path, choose: Callable[[int], np.ndarray]) -> Tensor:
             distinct, back = np.unique(indices, return_inverse=True)
             frames = read_frames(path, decoder, distinct.tolist())
     except (RuntimeError, ValueError, IndexError, OSError, ZeroDivisionError) as error:      # all seen on damaged files
-        raise Undecodable(f"{path}: {(str(error).splitlines() or [type(error).__name__])[0][:200]}") from None
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise Undecodable(f"{path}: {line.rpartition('.cpp:')[2].partition(', ')[2] or line}"[:300]) from None
     if len(frames) != len(distinct) or not len(frames):
         raise Undecodable(f"{path}: asked for {len(distinct)} frames, got {len(frames)}")
     return frames[torch.from_numpy(back.reshape(np.shape(indices)))]

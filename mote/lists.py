@@ -51,10 +51,15 @@ def read_split(folder: Path, split: str, list_file: str = "", class_file: str = 
     for name in SPLITS[split]:
         if (folder / name).is_dir():
             return read_class_folders(folder / name)
-    if any((folder / name).is_dir() for names in SPLITS.values() for name in names):
-        raise FileNotFoundError(f"{folder} has no {split} list (train.txt, val.txt) and no folder {split}")
+    if not needs_split(folder):
+        raise FileNotFoundError(f"{folder} has no {split} list ({split}.txt) and no folder {split}")
     videos, classes = read_class_folders(folder)
     return split_per_class(videos)[split], classes
+
+
+def needs_split(folder: Path) -> bool:
+    """Whether a folder has neither lists nor a folder of any split: then its classes are split 80 / 20."""
+    return not any((folder / f"{name}{end}").exists() for names in SPLITS.values() for name in names for end in ("", ".txt", ".csv"))
 
 
 def read_list(file: str | Path, folder: str | Path, num_classes: int) -> Videos:

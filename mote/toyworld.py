@@ -14,6 +14,7 @@ The CLIP that goes with it (toyworld.json, toyworld.pt) is trained by tools/pret
 """
 import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -141,3 +142,17 @@ def generate(folder: str | Path, name: str = "toyworld", seed: int = 0, clips: d
         if not (folder / "classes.csv").exists():                 # otherwise another process was first: take its set
             raise
     return folder
+
+
+def ready(folder: str | Path, name: str, write: bool = True, patience: float = 600) -> Path:
+    """`generate` in one process (write=True); the others wait for its folder. Raises OSError after `patience` seconds."""
+    if write:
+        if not (Path(folder) / "classes.csv").exists():
+            print(f"generating {name} in {folder} ...", flush=True)
+        return generate(folder, name)
+    start = time.monotonic()
+    while not (Path(folder) / "classes.csv").exists():
+        if time.monotonic() - start > patience:
+            raise OSError(f"{folder} was not generated within {patience:.0f} s")
+        time.sleep(0.1)
+    return Path(folder)

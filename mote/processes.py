@@ -1,0 +1,99 @@
+"""
+One process or many: which rank this is, where it computes, how ranks add up their numbers, how a mistake is reported.
+
+torchrun says so in the environment (RANK, WORLD_SIZE, LOCAL_RANK); without it, this is rank 0 of 1. Not part of the paper.
+"""
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Process:
+    """rank of world, and its device. `first` is the one that prints and writes."""
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+
+def this_process(device: str = "auto") -> Process:
+    """Read the environment; nothing is started. Raises ValueError for a device that is not there."""
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"--device {device}: expected auto, cpu, cuda, cuda:N or another of torch's device types") from None
+    if chosen.type == "cuda":
+        chosen = torch.device("cuda", local if chosen.index is None else chosen.index)
+        if chosen.index >= torch.cuda.device_count():
+            raise ValueError(f"--device {chosen}: this machine has {torch.cuda.device_count()} CUDA devices")
+    return Process(rank, world, chosen)
+
+
+def start(process: Process) -> None:
+    """Join the process group; nothing to do alone."""
+    if process.device.type == "cuda":
+        torch.cuda.set_device(process.device)
+    if process.world > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if process.device.type == "cuda" else "gloo")
+
+
+def stop() -> None:
+    """Leave the process group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def total(numbers: Tensor) -> Tensor:
+    """The sum over all ranks, on all ranks."""
+    if dist.is_initialized():
+        dist.all_reduce(numbers)
+    return numbers
+
+
+def gather(items: list) -> list:
+    """The lists of all ranks joined, in rank order, on all ranks."""
+    if not dist.is_initialized():
+        return items
+    everyones: list = [None] * dist.get_world_size()
+    dist.all_gather_object(everyones, items)
+    return [item for one in everyones for item in one]
+
+
+def from_rank_0(value):
+    """Rank 0's value, on all ranks."""
+    box = [value]
+    if dist.is_initialized():
+        dist.broadcast_object_list(box)
+    return box[0]
+
+
+@contextlib.contextmanager
+def one_line_errors(script: str) -> Iterator[None]:
+    """A user's mistake (ValueError, OSError) becomes one line, from rank 0 alone, and exit status 2.
+
+    MOTE_TRACEBACK=1 lets it through, for whoever suspects a mistake of ours.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        if os.environ.get("MOTE_TRACEBACK") == "1":
+            raise
+        if os.environ.get("RANK", "0") == "0":
+            print(f"{script}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from None
+    finally:
+        stop()
