@@ -5,8 +5,8 @@ Evaluate a checkpoint, or CLIP alone, on a dataset or on one video of your own.
     torchrun --nproc-per-node 8 eval.py --checkpoint RUN --data k400 --clips 4 --crops 3
     python eval.py --checkpoint runs/demo --video CLIP.mp4 --classes "star moving left, star moving right"
 
-Every video counts once on any number of ranks; none is replaced. Each score stands with its number of videos and views, with
-and without temporal feature modulation (Eq. 11). Float32 unless --precision bf16.
+Every video counts once on any number of ranks; none is replaced. Each score stands with its number of videos and views,
+with and without temporal feature modulation (Eq. 11). Float32 unless --precision bf16.
 
 Dimension key   B videos   V views per video   T frames   D embedding   N classes
 """
@@ -49,18 +49,18 @@ def view_cosines(model: MoTE, frames: Tensor, classes_ND: Tensor, k: int, gamma:
 
 
 @torch.no_grad()
-def evaluate(model: MoTE, videos: list[tuple[str, int]], classes_ND: Tensor, process: Process, frames: int, clips: int = 1,
-             crops: int = 1, resize: int | None = None, batch: int = 16, workers: int = 0, precision: str = "fp32",
-             k: int = NEIGHBOURS, gamma: float = GAMMA) -> dict:
+def evaluate(model: MoTE, videos: list[tuple[str, int]], classes_ND: Tensor, process: Process, frames: int,
+             clips: int = 1, crops: int = 1, resize: int | None = None, batch: int = 16, workers: int = 0,
+             precision: str = "fp32", k: int = NEIGHBOURS, gamma: float = GAMMA) -> dict:
     """Top-1 and top-5 (per cent, over the decoded videos and with failures as wrong), summed over all ranks.
 
     Rank r takes videos r, r + world, ...: no sampler that pads, so `videos` in the result is len(videos) exactly.
     """
     model.eval()
     data = TestViews(videos, frames, model.image_size, resize, clips, crops)
-    loader = torch.utils.data.DataLoader(
-        torch.utils.data.Subset(data, range(process.rank, len(videos), process.world)), max(1, batch // (clips * crops)),
-        num_workers=workers, collate_fn=collate, pin_memory=process.device.type == "cuda")
+    mine = torch.utils.data.Subset(data, range(process.rank, len(videos), process.world))
+    loader = torch.utils.data.DataLoader(mine, max(1, batch // (clips * crops)), num_workers=workers,
+                                         collate_fn=collate, pin_memory=process.device.type == "cuda")
     classes_ND = classes_ND.to(process.device)
     counts, failed = torch.zeros(6, dtype=torch.int64), []                    # seen, decoded, 2 x (top-1, top-5)
     for one in loader:
@@ -69,9 +69,9 @@ def evaluate(model: MoTE, videos: list[tuple[str, int]], classes_ND: Tensor, pro
         counts[0] += len(decoded)
         counts[1] += decoded.sum()
         if decoded.any():
-            labels = one["label"][decoded]
+            labels, views = one["label"][decoded], one["frames"][decoded].to(process.device, non_blocking=True)
             with autocast(process.device, precision):
-                both = view_cosines(model, one["frames"][decoded].to(process.device, non_blocking=True), classes_ND, k, gamma)
+                both = view_cosines(model, views, classes_ND, k, gamma)
             for i, cosines in enumerate(both):
                 best = cosines.topk(min(5, len(classes_ND))).indices.cpu() == labels[:, None]
                 counts[2 + 2 * i] += best[:, 0].sum()
@@ -79,13 +79,15 @@ def evaluate(model: MoTE, videos: list[tuple[str, int]], classes_ND: Tensor, pro
     seen, n, *right = total(counts.to(process.device)).tolist()
     names = [videos[i][0] for i in gather(failed)]
     if process.first and names:
-        print(f"{len(names)} of {seen} videos could not be decoded: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}")
+        print(f"{len(names)} of {seen} videos could not be decoded: {', '.join(names[:20])}"
+              f"{', ...' if len(names) > 20 else ''}")
 
     def scores(top1: int, top5: int) -> dict:
         return {"top1": 100 * top1 / max(n, 1), "top5": 100 * top5 / max(n, 1),
                 "top1_failures_wrong": 100 * top1 / max(seen, 1), "top5_failures_wrong": 100 * top5 / max(seen, 1)}
-    return {"videos": seen, "decoded": n, "failed": names, "classes": len(classes_ND), "frames": frames, "clips": clips,
-            "crops": crops, "resize": resize or model.image_size, "plain": scores(*right[:2]), "modulated": scores(*right[2:])}
+    return {"videos": seen, "decoded": n, "failed": names, "classes": len(classes_ND), "frames": frames,
+            "clips": clips, "crops": crops, "resize": resize or model.image_size,
+            "plain": scores(*right[:2]), "modulated": scores(*right[2:])}
 
 
 def describe(result: dict) -> str:
@@ -102,13 +104,14 @@ def describe(result: dict) -> str:
 
 
 def dataset(name: str, data_root: str, split: str, process: Process, list_file: str = "", class_file: str = ""):
-    """The (path, label) pairs and class names of a split; toyworld's sets are generated by rank 0 if they are not there."""
-    if name in toyworld.SETS:
-        toyworld.ready(data_root or Path(os.environ.get("MOTE_DATA", "data")) / name, name, write=process.first)
+    """The (path, label) pairs and class names of a split; toyworld's sets are generated by rank 0 if not there."""
+    if name in toyworld.SETS and not data_root:
+        toyworld.ready(Path(os.environ.get("MOTE_DATA") or "data") / name, name, write=process.first)
     folder = find_folder(name, data_root)
     videos, classes = read_split(folder, split, list_file, class_file)
     if process.first and not list_file and needs_split(folder):
-        print(f"{folder}: no lists, no train and val folders: split 80 / 20 within each class, {len(videos)} for {split}")
+        print(f"{folder}: no lists, no train and val folders: split 80 / 20 within each class, "
+              f"{len(videos)} for {split}")
     return videos, classes
 
 
@@ -118,9 +121,10 @@ def read_templates(file: str) -> tuple[str, ...]:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("eval.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser("eval.py", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--checkpoint", default="", help="a run's folder (its last.pt), a checkpoint, or the authors' file; none: CLIP alone")
+    add("--checkpoint", default="", help="a run's folder (last.pt), a checkpoint, the authors' file; none: CLIP alone")
     add("--data", default="", help="a dataset: $MOTE_DATA/NAME or data/NAME; toyworld's sets are generated")
     add("--data-root", default="", help="the dataset's folder, wherever it is")
     add("--list", default="", help="a list of videos in place of the folder's val list")
@@ -135,8 +139,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--neighbours", type=int, default=NEIGHBOURS, help="K of Eq. 11")
     add("--gamma", type=float, default=GAMMA, help="gamma of Eq. 11")
     add("--clip-weight", type=float, default=1.0,
-        help="mix the original CLIP into the visual tower: 0.99 x fine-tuned + 0.01 x original in the authors' test scripts")
-    add("--backbone", default="", help="open_clip model: of CLIP alone, or of the text tower if not as the checkpoint says")
+        help="mix the original CLIP into the visual tower; the authors' tests: 0.99 x fine-tuned + 0.01 x original")
+    add("--backbone", default="", help="open_clip model of CLIP alone, or of the text tower if not the checkpoint's")
     add("--pretrained", default="", help="its weights: a tag or a file")
     add("--batch", type=int, default=16, help="views at a time, per rank")
     add("--workers", type=int, default=2, help="decoding processes per rank")
@@ -171,15 +175,18 @@ def load(options: argparse.Namespace, names: list[str], process: Process) -> tup
     clip, tokenizer = load_clip(backbone, pretrained)
     clip = clip.to(process.device)
     if checkpoint and checkpoint.get("text_hash", text_hash(clip)) != text_hash(clip):
-        raise ValueError(f"--pretrained {pretrained}: its text tower is not the one that {options.checkpoint} was trained with")
+        raise ValueError(f"--pretrained {pretrained}: its text tower is not the one that {options.checkpoint} "
+                         "was trained with")
     classes_ND = class_embeddings(clip, tokenizer, names, read_templates(options.templates), cache=CACHE)
-    if checkpoint is None:                                                    # CLIP alone: no layers, the mean over frames
-        model = MoTE(clip.visual, TemporalTransformer(classes_ND.shape[1], 0), classes_ND, clip.logit_scale,
+    dim = classes_ND.shape[1]
+    if checkpoint is None:                                                    # CLIP alone: no layers, mean over frames
+        model = MoTE(clip.visual, TemporalTransformer(dim, 0), classes_ND, clip.logit_scale,
                      clip.image_mean, clip.image_std)
     else:
-        model = build_model(checkpoint if options.clip_weight == 1 else interpolate(checkpoint, clip, options.clip_weight))
-    if model.finetune_classes.shape[1] != classes_ND.shape[1]:
-        raise ValueError(f"--backbone {backbone} has D = {classes_ND.shape[1]}, the checkpoint {model.finetune_classes.shape[1]}")
+        mixed = checkpoint if options.clip_weight == 1 else interpolate(checkpoint, clip, options.clip_weight)
+        model = build_model(mixed)
+    if model.finetune_classes.shape[1] != dim:
+        raise ValueError(f"--backbone {backbone} has D = {dim}, the checkpoint {model.finetune_classes.shape[1]}")
     return model.to(process.device), classes_ND, options.frames or (checkpoint or {}).get("frames", 8)
 
 
@@ -196,8 +203,9 @@ def main(argv: list[str] | None = None) -> dict | None:
         videos, names = dataset(name, options.data_root, "val", process, options.list, options.class_names)
         model, classes_ND, frames = load(options, names, process)
         start(process)
-        result = evaluate(model, videos, classes_ND, process, frames, options.clips, options.crops, options.resize or None,
-                          options.batch, options.workers, options.precision, options.neighbours, options.gamma)
+        result = evaluate(model, videos, classes_ND, process, frames, options.clips, options.crops,
+                          options.resize or None, options.batch, options.workers, options.precision,
+                          options.neighbours, options.gamma)
         result = {"data": name, "checkpoint": options.checkpoint, **result}
         if process.first:
             print(f"{name}: {describe(result)}")
@@ -227,7 +235,8 @@ def show_video(options: argparse.Namespace, process: Process) -> dict | None:
         for chance, similarity, name in ranked:
             print(f"{100 * chance:6.2f} %   cosine {similarity:.4f}   {name}")
         if options.json:
-            Path(options.json).write_text(json.dumps([dict(zip(("probability", "cosine", "class"), r)) for r in ranked], indent=1))
+            rows = [dict(zip(("probability", "cosine", "class"), row)) for row in ranked]
+            Path(options.json).write_text(json.dumps(rows, indent=1))
     return {"ranked": ranked}
 
 

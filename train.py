@@ -1,22 +1,21 @@
 """
 Train MoTE: CLIP's visual tower and a temporal transformer of experts, on a folder of videos.
 
-    python train.py                                                            # toyworld: generated videos, a CPU, minutes
-    python train.py --data k400 --data-root DIR --batch 16 --accumulate 4      # one GPU
-    torchrun --nproc-per-node 8 train.py --data k400 --data-root DIR           # many
+    python train.py                                                           # toyworld: generated videos; CPU, minutes
+    python train.py --data k400 --data-root DIR --batch 16 --accumulate 4     # one GPU
+    torchrun --nproc-per-node 8 train.py --data k400 --data-root DIR          # many
 
-Read from the top: configuration, then, as in the paper's Figure 2, frames -> frame features -> temporal features -> video
-embedding -> cosine -> three losses (`Objective`), then the optimiser's schedule, then the loop.
+Read from the top: configuration, then, as in the paper's Figure 2, frames -> frame features -> temporal features ->
+video embedding -> cosine -> three losses (`Objective`), then the optimiser's schedule, then the loop.
 
 Dimension key   B clips   T frames   D embedding   N classes   E experts   L layers
 """
 import argparse
 import contextlib
-import dataclasses
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from math import cos, pi
 from pathlib import Path
 
@@ -29,33 +28,34 @@ from eval import CACHE, autocast, dataset, describe, evaluate, read_templates
 from mote.checkpoint import load_weights, read_checkpoint, save_checkpoint
 from mote.clip_backbone import class_embeddings, clip_config, load_clip, text_hash
 from mote.data import MicroBatches, TrainingClips, collate, require_decoder
-from mote.merging import BETA, ETA, LAMBDA, classification_loss, draw_temperatures, merging_weights, mse_loss, temperatures
+from mote.merging import BETA, ETA, LAMBDA, classification_loss, draw_temperatures, merging_weights, mse_loss
 from mote.merging import total_loss as L_ALL
 from mote.model import MoTE, cosine, video_embedding
-from mote.processes import Process, from_rank_0, gather, one_line_errors, start, this_process, total
+from mote.processes import from_rank_0, gather, one_line_errors, start, this_process
+from mote.runs import Meter, find_run, open_run, record, table
 from mote.temporal_experts import ROUTINGS, TemporalTransformer, draw_experts
 
-# --- 1. configuration ---------------------------------------------------------------------------------------------------
+# --- 1. configuration -------------------------------------------------------------------------------------------------
 MAX_BAD = 0.05            # part of the training videos that may be undecodable
-# The paper's recipe (Table 6, Section 4.1) as argparse defaults: `train.py --data NAME --help` shows the numbers in force.
+# The paper's recipe (Table 6, Section 4.1) as argparse defaults: `train.py --data NAME --help` shows those in force.
 # Not the authors' B/16 config, which has batch 192 and a CLIP learning rate of 3.5e-6.
 BACKBONES = {"ViT-B": {"layers": 4, "epochs": 30}, "ViT-L": {"layers": 6, "epochs": 20}}
 DATASETS = {
-    "toyworld": {"backbone": "toyworld", "pretrained": "toyworld", "layers": 3, "epochs": 16, "warmup": 1.0, "batch": 32,
-                 "lr": 3e-3, "clip_lr": 4.5e-4, "min_area": 0.5, "flip": False, "eval_every": 4,
+    "toyworld": {"backbone": "toyworld", "pretrained": "toyworld", "layers": 3, "epochs": 16, "warmup": 1.0,
+                 "batch": 32, "lr": 3e-3, "clip_lr": 4.5e-4, "min_area": 0.5, "flip": False, "eval_every": 4,
                  "zero_shot": "toyworld-novel,toyworld-appearance"},
     "ucf101": {"epochs": 10}, "hmdb51": {"epochs": 10},         # the few-shot recipe, Appendix B
     "ssv2": {"epochs": 2, "flip": False},                       # likewise; "from left to right" is a class there
 }
 
 
-def opt(default, help: str, choices=None):
-    return field(default=default, metadata={"help": help, "choices": choices})
+def opt(default, help: str, least: float = float("-inf"), choices=None):
+    return field(default=default, metadata={"help": help, "least": least, "choices": choices})
 
 
 @dataclass(frozen=True)
 class Config:
-    data: str = opt("toyworld", "dataset: k400, ucf101, ... in $MOTE_DATA/NAME or data/NAME, or generated (toyworld)")
+    data: str = opt("", "dataset: k400, ucf101, ... in $MOTE_DATA/NAME or data/NAME; no --data-root either: toyworld")
     data_root: str = opt("", "the dataset's folder, wherever it is")
     train_list: str = opt("", "a list in place of the folder's train list")
     val_list: str = opt("", "a list in place of the folder's val list")
@@ -68,33 +68,33 @@ class Config:
     backbone: str = opt("ViT-B-16-quickgelu", "open_clip model, or a .json that describes one")
     pretrained: str = opt("openai", "its weights: open_clip tag or file; empty: random")
     templates: str = opt("", "a file of sentences with {} in place of the paper's 28")
-    frames: int = opt(8, "T, frames per clip")
-    layers: int = opt(4, "L, layers of the temporal transformer; 0: mean pooling")
-    experts: int = opt(4, "E, experts per layer; 1: the plain transformer")
-    routing: str = opt("multinomial", "how the experts are drawn", ROUTINGS)
-    weight_merged: float = opt(LAMBDA, "lambda of Eq. 10; 0 by default for 1 expert or 0 layers")
-    weight_mse: float = opt(ETA, "eta of Eq. 10; 0 by default for 1 expert or 0 layers")
+    frames: int = opt(8, "T, frames per clip", 1)
+    layers: int = opt(4, "L, layers of the temporal transformer; 0: mean pooling", 0)
+    experts: int = opt(4, "E, experts per layer; 1: the plain transformer", 1)
+    routing: str = opt("multinomial", "how the experts are drawn", choices=ROUTINGS)
+    weight_merged: float = opt(LAMBDA, "lambda of Eq. 10; 0 by default for 1 expert or 0 layers", 0)
+    weight_mse: float = opt(ETA, "eta of Eq. 10; 0 by default for 1 expert or 0 layers", 0)
     beta: float = opt(BETA, "unit of the temperatures (Section 3.3)")
 
-    epochs: int = opt(30, "passes over the training set")
-    warmup: float = opt(5.0, "epochs of linear warm-up from 0")
-    batch: int = opt(144, "clips per step, over all ranks and accumulation steps")
-    accumulate: int = opt(1, "micro-batches per rank and step")
-    lr: float = opt(5e-5, "peak learning rate of the temporal transformer")
-    clip_lr: float = opt(3e-6, "peak learning rate of the visual tower and the logit scale; 0 freezes them")
-    weight_decay: float = opt(0.2, "AdamW's, on every parameter as in the authors' code")
+    epochs: int = opt(30, "passes over the training set", 1)
+    warmup: float = opt(5.0, "epochs of linear warm-up from 0", 0)
+    batch: int = opt(144, "clips per step, over all ranks and accumulation steps", 1)
+    accumulate: int = opt(1, "micro-batches per rank and step", 1)
+    lr: float = opt(5e-5, "peak learning rate of the temporal transformer", 0)
+    clip_lr: float = opt(3e-6, "peak learning rate of the visual tower and the logit scale; 0 freezes them", 0)
+    weight_decay: float = opt(0.2, "AdamW's, on every parameter as in the authors' code", 0)
     min_area: float = opt(0.08, "smallest part of a frame that a random crop keeps")
     flip: bool = opt(True, "horizontal flips; not where left and right are classes")
-    seed: int = opt(0, "of everything random")
+    seed: int = opt(0, "of everything random", 0)
 
-    eval_every: int = opt(1, "epochs between evaluations")
-    save_every: int = opt(0, "steps between step_N.pt checkpoints; 0: none (last.pt is written after every epoch)")
-    log_every: int = opt(20, "steps between log lines")
-    workers: int = opt(2, "decoding processes per rank")
-    threads: int = opt(0, "torch's threads per rank; 0: torch's choice")
+    eval_every: int = opt(1, "epochs between evaluations", 1)
+    save_every: int = opt(0, "steps between step_N.pt checkpoints; 0: none (last.pt is written after every epoch)", 0)
+    log_every: int = opt(20, "steps between log lines", 1)
+    workers: int = opt(2, "decoding processes per rank", 0)
+    threads: int = opt(0, "torch's threads per rank; 0: torch's choice", 0)
     device: str = opt("auto", "auto, cpu, cuda, cuda:N, ...")
     precision: str = opt("auto", "of training; auto: bf16 on GPUs that have it, else fp32; evaluation is fp32",
-                         ("auto", "fp32", "bf16"))
+                         choices=("auto", "fp32", "bf16"))
 
     @property
     def second_pass(self) -> bool:
@@ -103,29 +103,27 @@ class Config:
 
 
 def parse_config(argv: list[str] | None = None) -> Config:
-    """Command line -> Config. Data and backbone are read first: their recipes become the defaults of the rest."""
-    parser = argparse.ArgumentParser("train.py", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-                                     allow_abbrev=False)
-    for f in dataclasses.fields(Config):
-        kind = {"action": argparse.BooleanOptionalAction} if f.type is bool else {"type": f.type, "choices": f.metadata["choices"]}
+    """Command line -> Config. Data, backbone, sizes are read first: their recipes are the defaults of the rest."""
+    parser = argparse.ArgumentParser("train.py", description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    for f in fields(Config):
+        kind = {"type": f.type, "choices": f.metadata["choices"]}
+        kind = {"action": argparse.BooleanOptionalAction} if f.type is bool else kind
         parser.add_argument("--" + f.name.replace("_", "-"), default=f.default, help=f.metadata["help"], **kind)
     args = [a for a in (sys.argv[1:] if argv is None else argv) if a not in ("-h", "--help")]
-    parser.set_defaults(**DATASETS.get(parser.parse_known_args(args)[0].data, {}))
-    backbone = parser.parse_known_args(args)[0].backbone
-    for name, recipe in BACKBONES.items():
-        if backbone.startswith(name):
-            parser.set_defaults(**{**recipe, **DATASETS.get(parser.parse_known_args(args)[0].data, {})})
-    first, _ = parser.parse_known_args(args)
+    first = parser.parse_known_args(args)[0]
+    data = first.data or (Path(first.data_root).resolve().name if first.data_root else "toyworld")
+    recipe = DATASETS.get(data, {}) if not (first.data_root and not first.data) else {}
+    parser.set_defaults(data=data, **recipe)
+    parser.set_defaults(**{**BACKBONES.get(parser.parse_known_args(args)[0].backbone[:5], {}), **recipe})
+    first = parser.parse_known_args(args)[0]
     if first.experts == 1 or first.layers == 0:                  # the paper's baselines have one loss
         parser.set_defaults(weight_merged=0.0, weight_mse=0.0)
     config = Config(**vars(parser.parse_args(argv)))
-    for name in ("frames", "experts", "epochs", "batch", "accumulate", "eval_every", "log_every"):
-        if getattr(config, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1, got {getattr(config, name)}")
-    for name in ("layers", "warmup", "lr", "clip_lr", "weight_merged", "weight_mse", "weight_decay", "save_every", "workers",
-                 "threads", "seed"):
-        if not 0 <= getattr(config, name) < float("inf"):
-            parser.error(f"--{name.replace('_', '-')} must be 0 or more, got {getattr(config, name)}")
+    for f in fields(Config):
+        value, least = getattr(config, f.name), f.metadata["least"]
+        if f.type in (int, float) and not least <= value < float("inf"):
+            parser.error(f"--{f.name.replace('_', '-')} must be a number of at least {least}, got {value}")
     if not 0 < config.min_area <= 1:
         parser.error(f"--min-area must be above 0 and at most 1, got {config.min_area}")
     if config.resume == "auto" and not config.out:
@@ -133,13 +131,13 @@ def parse_config(argv: list[str] | None = None) -> Config:
     if config.resume and config.init:
         parser.error("--init is where a run starts and --resume where it goes on: give one")
     if config.layers * config.lr == 0 == config.clip_lr:
-        parser.error("nothing to train: --clip-lr 0 freezes CLIP, and there is no temporal layer with --lr above 0")
+        parser.error("nothing to train: --clip-lr 0 freezes CLIP, and no temporal layer has an --lr above 0")
     return config
 
 
 # --- 2. a training step, in the order of the paper's Figure 2 ---------------------------------------------------------
 class Objective(nn.Module):
-    """What DistributedDataParallel wraps: frames to L_TE, L_WMR and L_MSE. The second pass reuses the frame features."""
+    """What DistributedDataParallel wraps: frames to L_TE, L_WMR and L_MSE. The second pass reuses frame features."""
 
     def __init__(self, model: MoTE, second_pass: bool):
         super().__init__()
@@ -158,7 +156,7 @@ class Objective(nn.Module):
 
 
 def draws(config: Config, step: int, m: int) -> tuple[Tensor, Tensor]:
-    """Experts and temperatures of micro-batch m of a step, as weights (L, E) each: the same whichever rank computes it."""
+    """Experts and temperatures of micro-batch m of a step, as weights (L, E) each: the same on every rank."""
     generator = torch.Generator().manual_seed(int(np.random.SeedSequence((config.seed, step, m)).generate_state(1)[0]))
     expert_LE = draw_experts(config.layers, config.experts, generator, config.routing)
     taus = draw_temperatures(config.layers, generator, config.beta)
@@ -173,47 +171,15 @@ def learning_rate(epoch: float, peak: float, epochs: float, warmup: float) -> fl
     return peak * 0.5 * (1 + cos(pi * (epoch - warmup) / (epochs - warmup)))
 
 
-# --- 3. the pieces that main() puts together -----------------------------------------------------------------------------
+# --- 3. the pieces that main() puts together --------------------------------------------------------------------------
 def build_optimizer(model: MoTE, config: Config) -> torch.optim.AdamW:
     """AdamW with two learning rates; decay on everything, no clipping. Frozen parameters are in no group."""
     model.visual.requires_grad_(config.clip_lr > 0)
     model.logit_scale.requires_grad_(config.clip_lr > 0)
     model.temporal.requires_grad_(config.layers > 0 and config.lr > 0)
-    groups = [{"params": [p for p in params if p.requires_grad], "peak": peak} for params, peak in (
-        ([*model.visual.parameters(), model.logit_scale], config.clip_lr), (model.temporal.parameters(), config.lr))]
-    groups = [g for g in groups if g["params"]]
+    parts = ([*model.visual.parameters(), model.logit_scale], config.clip_lr), (model.temporal.parameters(), config.lr)
+    groups = [{"params": on, "peak": peak} for params, peak in parts if (on := [p for p in params if p.requires_grad])]
     return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=config.weight_decay, fused=True)
-
-
-def find_resume(config: Config, out: Path, say) -> dict | None:
-    """The checkpoint to go on from, or None for a fresh start. auto passes over damaged files, saying so."""
-    if config.resume != "auto":
-        return read_checkpoint(config.resume) if config.resume else None
-    good = []
-    for path in sorted({*out.glob("step_*.pt"), *out.glob("last.pt")}):
-        try:
-            good.append(read_checkpoint(path))
-        except ValueError as error:
-            say(f"passed over: {error}")
-    return max(good, key=lambda checkpoint: checkpoint["step"], default=None)
-
-
-def begin_folder(out: Path, step: int, train: list, val: list, names: list[str]) -> None:
-    """The run's folder: the lists that it trains and tests on, and metrics.jsonl without lines later than `step`."""
-    out.mkdir(parents=True, exist_ok=True)
-    for split, videos in (("train", train), ("val", val)):
-        (out / f"{split}.txt").write_text("".join(f"{path} {label}\n" for path, label in videos))
-    (out / "classes.csv").write_text("".join(f"{i},{name}\n" for i, name in enumerate(names)))
-    metrics = out / "metrics.jsonl"
-    lines = metrics.read_text().splitlines() if metrics.exists() else []
-    metrics.write_text("".join(f"{line}\n" for line in lines if line.endswith("}") and json.loads(line)["step"] <= step))
-
-
-def table(results: dict[str, dict[str, float]], sets: list[str]) -> str:
-    """Rows of top-1 per model, one column per dataset."""
-    width = max(len(s) for s in sets) + 2
-    lines = [f"{'top-1, per cent':32s}" + "".join(f"{s:>{width}s}" for s in sets)]
-    return "\n".join(lines + [f"{row:32s}" + "".join(f"{r[s]:{width}.1f}" for s in sets) for row, r in results.items()])
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -222,151 +188,135 @@ def main(argv: list[str] | None = None) -> dict:
         return run(config)
 
 
-# --- 4. the run ----------------------------------------------------------------------------------------------------------
-def run(config: Config) -> dict:
+# --- 4. the run -------------------------------------------------------------------------------------------------------
+def run(cfg: Config) -> dict:
     """What a user can get wrong is read before the process group starts; then the loop; then the table."""
-    process = this_process(config.device)
-    say = print if process.first else lambda *_, **__: None
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    temperatures(config.beta)
+    process = this_process(cfg.device)
+    device, say = process.device, print if process.first else lambda *_, **__: None
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
     require_decoder()
-    out = Path(config.out or (Path(config.resume).parent if config.resume else ""))
-    if config.out and not config.resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"--out {out} exists and is not an empty folder: choose another, or go on with --resume auto")
-    resumed = find_resume(config, out, say)
+    draw_temperatures(1, torch.Generator(), cfg.beta)            # raises for a --beta that is not positive
+    out, resumed = find_run(cfg.out, cfg.resume)
 
     # data, CLIP, and the temporal head with experts
-    train, names = dataset(config.data, config.data_root, "train", process, config.train_list, config.class_names)
-    tests = {config.data: dataset(config.data, config.data_root, "val", process, config.val_list, config.class_names)}
-    tests |= {name.strip(): dataset(name.strip(), "", "val", process) for name in config.zero_shot.split(",") if name.strip()}
-    batches = MicroBatches(len(train), config.batch, config.epochs, config.seed, process.rank, process.world, config.accumulate,
+    train, names = dataset(cfg.data, cfg.data_root, "train", process, cfg.train_list, cfg.class_names)
+    tests = {cfg.data: dataset(cfg.data, cfg.data_root, "val", process, cfg.val_list, cfg.class_names)}
+    tests |= {zs: dataset(zs, "", "val", process) for zs in map(str.strip, cfg.zero_shot.split(",")) if zs}
+    batches = MicroBatches(len(train), cfg.batch, cfg.epochs, cfg.seed, process.rank, process.world, cfg.accumulate,
                            start=resumed["step"] if resumed else 0)
-    clip, tokenizer = load_clip(config.backbone, config.pretrained)
-    clip, templates = clip.to(process.device), read_templates(config.templates)
+    step, steps, every = batches.start, batches.stop, batches.steps_per_epoch
+    clip, tokenizer = load_clip(cfg.backbone, cfg.pretrained)
+    clip, templates = clip.to(device), read_templates(cfg.templates)
     start(process)
     embeddings = from_rank_0({name: class_embeddings(clip, tokenizer, classes, templates, CACHE)
                               for name, (_, classes) in tests.items()} if process.first else None)
-    finetune_classes = embeddings[config.data]
-    torch.manual_seed(config.seed)
+    finetune_MD = embeddings[cfg.data]
+    torch.manual_seed(cfg.seed)
 
     def assemble(temporal: TemporalTransformer) -> MoTE:
-        return MoTE(clip.visual, temporal, finetune_classes, clip.logit_scale, clip.image_mean, clip.image_std).to(process.device)
-    model = assemble(TemporalTransformer(finetune_classes.shape[1], config.layers, config.experts))
-    optimizer = build_optimizer(model, config)
+        return MoTE(clip.visual, temporal, finetune_MD, clip.logit_scale, clip.image_mean, clip.image_std).to(device)
+    dim = finetune_MD.shape[1]
+    model = assemble(TemporalTransformer(dim, cfg.layers, cfg.experts))
+    optimizer = build_optimizer(model, cfg)
 
-    def test(model: MoTE, name: str) -> dict:
-        return evaluate(model, tests[name][0], embeddings[name], process, config.frames, batch=16, workers=config.workers)
+    def test(temporal: TemporalTransformer, name: str) -> dict:
+        return evaluate(assemble(temporal), tests[name][0], embeddings[name], process, cfg.frames, workers=cfg.workers)
     untrained = resumed["untrained"] if resumed else {
-        name: test(assemble(TemporalTransformer(finetune_classes.shape[1], 0)), name)["plain"]["top1"] for name in tests}
-    if config.init:
-        load_weights(model, {**read_checkpoint(config.init)["model"], "finetune_classes": finetune_classes})
+        name: test(TemporalTransformer(dim, 0), name)["plain"]["top1"] for name in tests}
+    if cfg.init:
+        load_weights(model, {**read_checkpoint(cfg.init)["model"], "finetune_classes": finetune_MD})
     if resumed:
-        if resumed["classes"] != names:
-            raise ValueError(f"--resume: the checkpoint has {len(resumed['classes'])} other classes than {config.data} ({len(names)})")
+        if (old := resumed["classes"]) != names:
+            raise ValueError(f"--resume: the checkpoint's {len(old)} classes are not {cfg.data}'s {len(names)}")
         load_weights(model, resumed["model"])
+        settings = [{"peak": g["peak"], "weight_decay": g["weight_decay"]} for g in optimizer.param_groups]
         optimizer.load_state_dict(resumed["optimizer"])
-        for group, peak in zip(optimizer.param_groups, [p for p in (config.clip_lr, config.lr) if p > 0]):
-            group.update(peak=peak, weight_decay=config.weight_decay)         # the command line's, not the checkpoint's
+        for group, setting in zip(optimizer.param_groups, settings):
+            group.update(setting)                                # the command line's, not the checkpoint's
 
-    # what is about to happen, in the log
-    bf16 = config.precision == "bf16" or (config.precision == "auto" and process.device.type == "cuda"
-                                          and torch.cuda.is_bf16_supported())
-    step, steps, every = batches.start, batches.stop, batches.steps_per_epoch
-    if not (config.out or config.resume):
-        out = from_rank_0(Path("runs") / f"{config.data}-{time.strftime('%Y%m%d-%H%M%S')}")
+    # the run folder and the header of the log
+    gpu = device.type == "cuda"
+    dtype = cfg.precision if cfg.precision != "auto" else "bf16" if gpu and torch.cuda.is_bf16_supported() else "fp32"
+    if not (cfg.out or cfg.resume):
+        out = from_rank_0(Path("runs") / f"{cfg.data}-{time.strftime('%Y%m%d-%H%M%S')}")
     if process.first:
-        begin_folder(out, step, train, tests[config.data][0], names)
-    say(f"torch {torch.__version__}, {process.world} x {process.device.type}, {torch.get_num_threads()} threads, "
-        f"training in {'bf16' if bf16 else 'fp32'}")
-    say(f"config {json.dumps(asdict(config))}")
-    say(f"{config.data}: {len(train)} training videos, {len(names)} classes, {every} steps per epoch; run folder {out}")
-    say("trained parameters: " + ", ".join(f"{sum(p.numel() for p in g['params']) / 1e6:.2f} M at peak lr {g['peak']:g}"
-                                           for g in optimizer.param_groups))
-    say("untrained CLIP, top-1: " + ", ".join(f"{name} {top1:.1f}" for name, top1 in untrained.items()))
-
-    def save(path: Path, done: int) -> None:
-        save_checkpoint(path, {
-            "model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": done, "config": asdict(config),
-            "clip": {"backbone": config.backbone, "pretrained": config.pretrained, "config": clip_config(config.backbone),
-                     "mean": tuple(clip.image_mean), "std": tuple(clip.image_std)},
-            "text_hash": text_hash(clip), "classes": names, "templates": list(templates), "frames": config.frames,
-            "untrained": untrained, "torch": torch.__version__})
+        open_run(out, step, train, tests[cfg.data][0], names)
+    about = {"config": asdict(cfg), "classes": names, "templates": list(templates), "frames": cfg.frames,
+             "text_hash": text_hash(clip), "untrained": untrained, "torch": str(torch.__version__),
+             "clip": {"backbone": cfg.backbone, "pretrained": cfg.pretrained, "config": clip_config(cfg.backbone),
+                      "mean": tuple(clip.image_mean), "std": tuple(clip.image_std)}}
+    say(f"torch {torch.__version__}, {process.world} x {device.type}, {torch.get_num_threads()} threads, {dtype}\n"
+        f"config {json.dumps(asdict(cfg))}\n{cfg.data}: {len(train)} training videos, {len(names)} classes, "
+        f"{every} steps per epoch, from step {step}; run folder {out}\ntrained parameters: "
+        + ", ".join(f"{sum(p.numel() for p in g['params']) / 1e6:.2f} M at peak lr {g['peak']:g}"
+                    for g in optimizer.param_groups)
+        + "\nuntrained CLIP, top-1: " + ", ".join(f"{name} {top1:.1f}" for name, top1 in untrained.items()))
 
     # the loop: accumulate, step, log, evaluate, save
-    objective = Objective(model, config.second_pass)
-    parallel = nn.parallel.DistributedDataParallel(objective, broadcast_buffers=False) if process.world > 1 else objective
-    loader = torch.utils.data.DataLoader(
-        TrainingClips(train, config.frames, model.image_size, config.seed, config.flip, config.min_area), batch_sampler=batches,
-        num_workers=config.workers, collate_fn=collate, pin_memory=process.device.type == "cuda")
-    stream, bad, new_bad = iter(loader), set(), []
-    sums, logged, waited, since = torch.zeros(3, device=process.device), step, 0.0, time.perf_counter()
-    results: dict[str, dict] = {}
+    objective = Objective(model, cfg.second_pass)
+    ddp = nn.parallel.DistributedDataParallel(objective, broadcast_buffers=False) if process.world > 1 else objective
+    stream = iter(torch.utils.data.DataLoader(
+        TrainingClips(train, cfg.frames, model.image_size, cfg.seed, cfg.flip, cfg.min_area),
+        batch_sampler=batches, num_workers=cfg.workers, collate_fn=collate, pin_memory=gpu))
+    bad, newly_bad, results, meter = set(), [], {}, Meter(device, process.world)
     progress = tqdm(total=steps, initial=step, disable=not (process.first and sys.stderr.isatty()), unit="step")
     while step < steps:
         model.train()
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step / every, group["peak"], config.epochs, config.warmup)
-        for i in range(config.accumulate):
-            start_wait = time.perf_counter()
+            group["lr"] = learning_rate(step / every, group["peak"], cfg.epochs, cfg.warmup)
+        for i in range(cfg.accumulate):
+            asked = time.perf_counter()
             batch = next(stream)
-            waited += time.perf_counter() - start_wait
-            new_bad += batch["failed"]
-            expert_LE, merging_LE = (w.to(process.device) for w in draws(config, step, i * process.world + process.rank))
-            syncs = i == config.accumulate - 1 or process.world == 1              # forward and backward inside no_sync
-            with contextlib.nullcontext() if syncs else parallel.no_sync():
-                with autocast(process.device, "bf16" if bf16 else "fp32"):
-                    losses = parallel(batch["frames"].to(process.device, non_blocking=True),
-                                      batch["label"].to(process.device, non_blocking=True), expert_LE, merging_LE)
-                (L_ALL(*losses, config.weight_merged, config.weight_mse) / config.accumulate).backward()     # Eq. 10
-            sums += torch.stack(losses).detach() / (config.accumulate * process.world)
+            waited = time.perf_counter() - asked
+            newly_bad += batch["failed"]
+            inputs = batch["frames"], batch["label"], *draws(cfg, step, i * process.world + process.rank)
+            syncs = i == cfg.accumulate - 1 or process.world == 1
+            with contextlib.nullcontext() if syncs else ddp.no_sync():      # around forward and backward
+                with autocast(device, dtype):
+                    losses = ddp(*(tensor.to(device, non_blocking=True) for tensor in inputs))
+                (L_ALL(*losses, cfg.weight_merged, cfg.weight_mse) / cfg.accumulate).backward()     # Eq. 10
+            meter.add(losses, len(batch["label"]), waited)
         optimizer.step()
         optimizer.zero_grad()
         step += 1
         progress.update()
-        epoch_ends = step % every == 0
+        epoch, epoch_ends = step // every, step % every == 0
 
-        if step % config.log_every == 0 or epoch_ends:
-            expert, merged, mse = (total(sums) / (step - logged)).tolist()
-            now = time.perf_counter()
-            rates = "/".join(f"{g['lr']:.1e}" for g in optimizer.param_groups)
-            line = (f"step {step}/{steps}  epoch {step / every:.2f}  loss "
-                    f"{L_ALL(expert, merged, mse, config.weight_merged, config.weight_mse):.3f}  expert {expert:.3f}  "
-                    f"merged {merged:.3f}  mse {mse:.4f}  lr {rates}  {config.batch * (step - logged) / (now - since):.0f} "
-                    f"clips/s  data wait {100 * waited / (now - since):.0f} %")
-            progress.set_postfix_str(line) if not progress.disable else say(line)
-            for index in sorted(set(gather(new_bad)) - bad):
+        if log_now := step % cfg.log_every == 0 or epoch_ends:
+            (expert, merged, mse), speed = meter.read()
+            loss = L_ALL(expert, merged, mse, cfg.weight_merged, cfg.weight_mse)
+            rates = "/".join(f"{group['lr']:.1e}" for group in optimizer.param_groups)
+            line = (f"step {step}/{steps}  epoch {step / every:.2f}  loss {loss:.3f}  expert {expert:.3f}  "
+                    f"merged {merged:.3f}  mse {mse:.3f}  lr {rates}  {speed}")
+            say(line, flush=True) if progress.disable else progress.set_postfix_str(line)
+            for index in sorted(set(gather(newly_bad)) - bad):
                 bad.add(index)
                 say(f"cannot decode {train[index][0]}: another video is drawn in its place ({len(bad)} so far)")
             if len(bad) > MAX_BAD * len(train):
-                raise ValueError(f"{len(bad)} of {len(train)} training videos cannot be decoded: more than {100 * MAX_BAD:.0f} %")
-            sums.zero_()
-            new_bad, logged, waited = [], step, 0.0
-        if epoch_ends and (step // every % config.eval_every == 0 or step == steps):
-            merged_model = assemble(model.temporal.merged())                     # Eq. 6, once per evaluation
-            merged_model.logit_scale = model.logit_scale
-            for name in tests if step == steps else [config.data]:
-                results[name] = {"step": step, "epoch": step // every, "data": name, **test(merged_model, name)}
-                say(f"epoch {step // every}, {name}: {describe(results[name])}")
+                raise ValueError(f"{len(bad)} of {len(train)} training videos cannot be decoded: "
+                                 f"more than {100 * MAX_BAD:.0f} %")
+        if epoch_ends and (epoch % cfg.eval_every == 0 or step == steps):
+            for name in tests if step == steps else [cfg.data]:                  # with the experts merged, Eq. 6
+                results[name] = {"step": step, "epoch": epoch, "data": name, **test(model.temporal.merged(), name)}
+                say(f"epoch {epoch}, {name}: {describe(results[name])}", flush=True)
                 if process.first:
-                    with open(out / "metrics.jsonl", "a") as file:
-                        file.write(json.dumps(results[name]) + "\n")
-        if process.first and config.save_every and step % config.save_every == 0:
-            save(out / f"step_{step}.pt", step)
-        if process.first and epoch_ends:
-            save(out / "last.pt", step)
-        if step % config.log_every == 0 or epoch_ends:
-            since = time.perf_counter()                                          # evaluating and saving are not clips/s
+                    record(out, results[name])
+        files = ["last.pt"] * epoch_ends + [f"step_{step}.pt"] * (cfg.save_every > 0 and step % cfg.save_every == 0)
+        for file in files if process.first else []:
+            save_checkpoint(out / file, {"model": model.state_dict(), "optimizer": optimizer.state_dict(),
+                                         "step": step, **about})
+        if log_now:                                                  # here: evaluating and saving are not clips/s
+            newly_bad = []
+            meter.restart()
     progress.close()
 
     # the table
-    for name in tests:
-        if name not in results:                                                  # a finished run, resumed
-            results[name] = test(assemble(model.temporal.merged()), name)
+    results = {name: results.get(name) or test(model.temporal.merged(), name) for name in tests}
     rows = {"untrained CLIP, frames averaged": untrained,
             "trained": {name: r["plain"]["top1"] for name, r in results.items()},
             "trained, with modulation": {name: r["modulated"]["top1"] for name, r in results.items()}}
-    say(f"\n{table(rows, list(tests))}")
+    say(f"\n{table(rows)}")
     if process.first:
         (out / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
     return rows

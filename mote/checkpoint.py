@@ -46,7 +46,7 @@ def save_checkpoint(path: str | Path, checkpoint: dict) -> None:
 def read_checkpoint(path: str | Path) -> dict:
     """A checkpoint in our format, converted if it is the authors'. A run's folder means its last.pt.
 
-    Raises FileNotFoundError or ValueError, one line, for what is missing, truncated, in need of code, or something else.
+    Raises FileNotFoundError or ValueError, one line, for what is missing, truncated, in need of code or else wrong.
     """
     path = Path(path)
     path = path / "last.pt" if path.is_dir() else path
@@ -68,7 +68,8 @@ def read_checkpoint(path: str | Path) -> dict:
 def from_official(official: dict) -> dict:
     """The authors' checkpoint -> ours. Raises ValueError for a head without experts or with trained fusion weights."""
     head, vision = official["fusion_model_state_dict"], official["model_state_dict"]
-    model = {name: tensor.float() for name, tensor in vision.items() if name.startswith("visual.") or name == "logit_scale"}
+    model = {name: tensor.float() for name, tensor in vision.items()
+             if name.startswith("visual.") or name == "logit_scale"}
     stacks: dict[str, dict[int, Tensor]] = {}
     for name, tensor in head.items():
         expert = re.fullmatch(r"transformer\.resblocks\.(\d+)\.mlp\.fc_(up|dn)\.(\d+)\.(weight|bias)", name)
@@ -138,7 +139,7 @@ def load_weights(model: torch.nn.Module, state: dict[str, Tensor]) -> None:
 def interpolate(checkpoint: dict, clip: torch.nn.Module, clip_weight: float) -> dict:
     """clip_weight x fine-tuned + (1 - clip_weight) x original, for the visual tower and the logit scale.
 
-    The authors' test scripts do this with 0.99; the paper does not mention it. The head is left alone. Prints what it does.
+    The authors' test scripts use 0.99; the paper does not mention it. The head is left alone. Prints what it does.
     """
     original = {f"visual.{name}": tensor for name, tensor in clip.visual.state_dict().items()}
     original["logit_scale"] = clip.logit_scale.detach().reshape(())

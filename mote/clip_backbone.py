@@ -3,8 +3,8 @@ CLIP, through open_clip: frames to frame features, class names to class embeddin
 
     e_1..e_T = f(V | theta_v)        y = g(C | theta_c)                                               (paper Eq. 1)
 
-f is CLIP's visual tower, applied to each frame alone and fine-tuned; g is its text tower, frozen. A class embedding is the
-mean over 28 sentences about the class (paper Table 8), each of unit length, brought back to unit length, in float32.
+f is CLIP's visual tower, applied to each frame alone and fine-tuned; g is its text tower, frozen. A class embedding is
+the mean over 28 sentences about the class (paper Table 8), each of unit length, brought back to unit length; float32.
 
 Dimension key   B clips   T frames per clip   D CLIP joint embedding   N classes
 Copy alone: needs open_clip (which brings torchvision, ftfy and regex).
@@ -58,10 +58,10 @@ def clip_config(backbone: str) -> dict:
 
 
 def build_clip(config: dict) -> nn.Module:
-    """An open_clip model with random weights from clip_config's dict. Raises ValueError where open_clip cannot build it."""
+    """An open_clip model, random weights, from clip_config's dict. Raises ValueError if open_clip cannot build it."""
     import open_clip
 
-    config = json.loads(json.dumps(config))                       # a copy: open_clip's own create_model edits its config
+    config = json.loads(json.dumps(config))                       # a copy: open_clip's create_model edits its config
     custom_text = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
     try:
         return (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**config)
@@ -103,7 +103,8 @@ def load_clip(backbone: str = "ViT-B-16-quickgelu", pretrained: str = "openai") 
                           "where there is a network and pass the file: --pretrained FILE") from None
     elif pretrained and not file.is_file():
         tags = open_clip.list_pretrained_tags_by_model(backbone)
-        raise ValueError(f"--pretrained {pretrained}: neither a file nor a tag of {backbone}; tags: {', '.join(tags) or 'none'}")
+        raise ValueError(f"--pretrained {pretrained}: neither a file nor a tag of {backbone}; "
+                         f"tags: {', '.join(tags) or 'none'}")
     if pretrained:
         load_weights(clip, file)
         if not tag and file != beside:
@@ -125,8 +126,8 @@ def load_weights(clip: nn.Module, file: Path) -> None:
         state = load_state_dict(str(file))
         if "token_ids" in state:
             clip.token_ids = state.pop("token_ids")
-            rows = state["token_embedding.weight"].float()
-            state["token_embedding.weight"] = torch.zeros_like(clip.token_embedding.weight).index_copy_(0, clip.token_ids, rows)
+            rows, full = state["token_embedding.weight"].float(), torch.zeros_like(clip.token_embedding.weight)
+            state["token_embedding.weight"] = full.index_copy_(0, clip.token_ids, rows)
             clip.load_state_dict(state)
         else:
             load_checkpoint(clip, str(file))
@@ -162,7 +163,7 @@ class Tokenizer:
 
 
 def encode_frames(visual: nn.Module, frames: Tensor) -> Tensor:
-    """Eq. 1, f: each frame alone through the visual tower. Normalised (B, T, 3, h, w) -> (B, T, D), not of unit length."""
+    """Eq. 1, f: each frame alone through the visual tower. Normalised (B, T, 3, h, w) -> (B, T, D), not unit length."""
     B, T = frames.shape[:2]
     return visual(frames.flatten(0, 1)).unflatten(0, (B, T))
 

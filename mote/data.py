@@ -1,7 +1,7 @@
 """
 Videos to clips: which frames, how they are decoded, cropped and batched. What leaves here is uint8; CLIP normalises.
 
-    training    T equal segments, one random frame of each; one crop, flip and gray decision per clip     (App. B, Table 6)
+    training    T equal segments, one random frame of each; one crop, flip, gray decision per clip   (App. B, Table 6)
     testing     the first frame of each segment, `clips` times shifted; 1 or 3 crops: V = clips x crops views
 
 A clip is a function of (seed, epoch, index of the video) and a batch of (seed, step): workers, ranks and resuming never
@@ -60,8 +60,10 @@ def decode(path: str | Path, choose: Callable[[int], np.ndarray]) -> Tensor:
             distinct, back = np.unique(indices, return_inverse=True)
             frames = torch.stack([decode_image(str(files[i]), mode=ImageReadMode.RGB) for i in distinct])
         else:
-            from torchcodec.decoders import VideoDecoder         # here, in the worker: a decoder does not survive a fork
-            decoder = VideoDecoder(path, num_ffmpeg_threads=1)   # more threads inside a worker only make it slower
+            from torchcodec.decoders import VideoDecoder
+
+            # Made here, in the worker: a decoder does not survive a fork. More threads in a worker only slow it.
+            decoder = VideoDecoder(path, num_ffmpeg_threads=1)
             indices = choose(len(decoder))
             distinct, back = np.unique(indices, return_inverse=True)
             frames = read_frames(path, decoder, distinct.tolist())
@@ -76,7 +78,7 @@ def decode(path: str | Path, choose: Callable[[int], np.ndarray]) -> Tensor:
 def read_frames(path: Path, decoder, distinct: list[int]) -> Tensor:
     """decoder.get_frames_at, with a second try that asks for the last frame alone.
 
-    MPEG-4 with B-frames (the .avi of UCF-101 and HMDB-51): torchcodec fails when it decodes straight up to the last frame.
+    MPEG-4 with B-frames (the .avi of UCF-101 and HMDB-51): torchcodec fails where it decodes straight to the last.
     """
     from torchcodec.decoders import VideoDecoder
 
@@ -99,10 +101,10 @@ def require_decoder() -> None:
 
 
 def test_crops(frames: Tensor, size: int, resize: int, crops: int = 1) -> Tensor:
-    """uint8 (..., 3, h, w) -> (crops, ..., 3, size, size): short side to `resize`, bicubic; then centre or left, right, centre.
+    """uint8 (..., 3, h, w) -> (crops, ..., 3, size, size): short side to `resize`, bicubic, then 1 or 3 crops.
 
-    Three crops stand where the authors' do, quirks included: on a portrait video all three are the centre. Raises
-    ValueError for another number of crops or resize < size.
+    One crop: the centre. Three: left, right, centre, where the authors' stand, quirks included: on a portrait video all
+    three are the centre. Raises ValueError for another number of crops or resize < size.
     """
     from torchvision.transforms.v2 import InterpolationMode
     from torchvision.transforms.v2 import functional as vision
@@ -120,10 +122,11 @@ def test_crops(frames: Tensor, size: int, resize: int, crops: int = 1) -> Tensor
 class TrainingClips(torch.utils.data.Dataset):
     """(epoch, index) -> {frames (T, 3, s, s) uint8, label, failed: indices of the videos that could not be decoded}."""
 
-    def __init__(self, videos: list[tuple[str, int]], T: int, size: int, seed: int, flip: bool = True, min_area: float = 0.08):
+    def __init__(self, videos: list[tuple[str, int]], T: int, size: int, seed: int, flip: bool = True,
+                 min_area: float = 0.08):
         from torchvision.transforms import v2
         self.videos, self.T, self.seed = videos, T, seed
-        self.transform = v2.Compose([                            # on (T, 3, h, w): one decision for all frames of a clip
+        self.transform = v2.Compose([                            # on (T, 3, h, w): one decision for a whole clip
             v2.RandomResizedCrop(size, scale=(min_area, 1), ratio=(3 / 4, 4 / 3), antialias=True),
             v2.RandomHorizontalFlip(0.5 if flip else 0),         # not where left and right are classes
             v2.RandomGrayscale(0.2),
@@ -151,11 +154,13 @@ class TrainingClips(torch.utils.data.Dataset):
 
 
 class TestViews(torch.utils.data.Dataset):
-    """index -> {frames (V, T, 3, s, s) uint8, label, index, failed}; V = clips x crops, clip by clip. Nothing is replaced."""
+    """index -> {frames (V, T, 3, s, s) uint8, label, index, failed}; V = clips x crops, clip by clip; none replaced."""
     __test__ = False                                             # its name is not a test's, whatever pytest thinks
 
-    def __init__(self, videos: list[tuple[str, int]], T: int, size: int, resize: int | None = None, clips: int = 1, crops: int = 1):
-        self.videos, self.T, self.size, self.resize, self.clips, self.crops = videos, T, size, resize or size, clips, crops
+    def __init__(self, videos: list[tuple[str, int]], T: int, size: int, resize: int | None = None, clips: int = 1,
+                 crops: int = 1):
+        self.videos, self.T, self.size, self.resize = videos, T, size, resize or size
+        self.clips, self.crops = clips, crops
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -163,7 +168,7 @@ class TestViews(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> dict:
         path, label = self.videos[index]
         try:
-            frames = decode(path, lambda n: segment_indices(n, self.T, self.clips))                  # (clips, T, 3, h, w)
+            frames = decode(path, lambda n: segment_indices(n, self.T, self.clips))          # (clips, T, 3, h, w)
             views = test_crops(frames, self.size, self.resize, self.crops).transpose(0, 1).flatten(0, 1)
             failed = []
         except Undecodable:
@@ -174,7 +179,8 @@ class TestViews(torch.utils.data.Dataset):
 
 def collate(samples: list[dict]) -> dict:
     """A list of samples -> one batch; `failed` becomes one list of all that failed."""
-    batch = {"frames": torch.stack([s["frames"] for s in samples]), "label": torch.tensor([s["label"] for s in samples]),
+    batch = {"frames": torch.stack([s["frames"] for s in samples]),
+             "label": torch.tensor([s["label"] for s in samples]),
              "failed": [index for s in samples for index in s["failed"]]}
     if "index" in samples[0]:
         batch["index"] = torch.tensor([s["index"] for s in samples])
@@ -185,7 +191,8 @@ class MicroBatches:
     """A batch sampler for TrainingClips: for each step from `start` on, this rank's micro-batches of the global batch.
 
     The global batch of a step is a function of (seed, step): a slice of the epoch's permutation, cut into
-    world x accumulate micro-batches; rank r has number r, r + world, ... The end of an epoch that fills no batch is left out.
+    world x accumulate micro-batches; rank r has number r, r + world, ... The end of an epoch that fills no batch is
+    left out.
     """
 
     def __init__(self, num_videos: int, batch: int, epochs: int, seed: int, rank: int = 0, world: int = 1,
@@ -193,7 +200,8 @@ class MicroBatches:
         if batch % (world * accumulate):
             raise ValueError(f"--batch {batch} must be a multiple of ranks x accumulation = {world} x {accumulate}")
         if batch > num_videos or batch < 1:
-            raise ValueError(f"--batch {batch} must be at least 1 and at most the number of training videos, {num_videos}")
+            raise ValueError(f"--batch {batch} must be at least 1 and at most the number of training videos, "
+                             f"{num_videos}")
         self.steps_per_epoch = num_videos // batch
         self.num_videos, self.batch, self.seed, self.start = num_videos, batch, seed, start
         self.stop = self.steps_per_epoch * epochs

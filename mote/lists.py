@@ -1,7 +1,7 @@
 """
 A dataset is a folder plus a list: which videos there are, their labels, and the names of the classes.
 
-    list        `path label` or `path frames label` a line, comma or space; paths may hold spaces, relative to the folder
+    list        lines `path label` or `path frames label`, comma or space; paths relative to the folder, spaces allowed
     classes     a csv of `id,name`, ids 0..N-1
     no list     one folder per class, in FOLDER/train and FOLDER/val if they are there, else split 80 / 20 per class
 
@@ -22,14 +22,15 @@ Videos = list[tuple[str, int]]
 
 
 def find_folder(name: str, data_root: str = "") -> Path:
-    """Where a dataset lies: data_root, else $MOTE_DATA/name, else data/name. Raises FileNotFoundError naming all looked at."""
+    """Where a dataset lies: data_root, else $MOTE_DATA/name, else data/name. Raises FileNotFoundError naming both."""
     places = [Path(data_root)] if data_root else [
         *([Path(os.environ["MOTE_DATA"]) / name] if os.environ.get("MOTE_DATA") else []), Path("data") / name]
     for place in places:
         if place.is_dir():
             return place
-    raise FileNotFoundError(f"dataset {name}: no folder at {' or '.join(map(str, places))}; wanted: a folder with train.txt, "
-                            "val.txt and classes.csv, or one folder of videos per class (--data-root DIR says where)")
+    raise FileNotFoundError(f"dataset {name}: no folder at {' or '.join(map(str, places))}; wanted: a folder with "
+                            "train.txt, val.txt and classes.csv, or one folder of videos per class "
+                            "(--data-root DIR says where)")
 
 
 def read_split(folder: Path, split: str, list_file: str = "", class_file: str = "") -> tuple[Videos, list[str]]:
@@ -41,7 +42,8 @@ def read_split(folder: Path, split: str, list_file: str = "", class_file: str = 
         csvs = [folder / "classes.csv", folder / "labels.csv"]
         names = Path(class_file) if class_file else next((file for file in csvs if file.is_file()), None)
         if names is None:
-            raise FileNotFoundError(f"{listing} needs class names: {csvs[0]} with lines `id,name` (or --class-names FILE)")
+            raise FileNotFoundError(f"{listing} needs class names: {csvs[0]} with lines `id,name` "
+                                    "(or --class-names FILE)")
         classes = read_classes(names)
         videos = read_list(listing, folder, len(classes))
         if not any(os.path.exists(path) for path, _ in videos[:20]):
@@ -59,7 +61,8 @@ def read_split(folder: Path, split: str, list_file: str = "", class_file: str = 
 
 def needs_split(folder: Path) -> bool:
     """Whether a folder has neither lists nor a folder of any split: then its classes are split 80 / 20."""
-    return not any((folder / f"{name}{end}").exists() for names in SPLITS.values() for name in names for end in ("", ".txt", ".csv"))
+    names = [name for split in SPLITS.values() for name in split]
+    return not any((folder / f"{name}{end}").exists() for name in names for end in ("", ".txt", ".csv"))
 
 
 def read_list(file: str | Path, folder: str | Path, num_classes: int) -> Videos:
@@ -82,6 +85,13 @@ def read_list(file: str | Path, folder: str | Path, num_classes: int) -> Videos:
     return videos
 
 
+def write_split(folder: Path, split: str, videos: Videos, classes: list[str]) -> None:
+    """Keep a split as this module reads it (with --data-root .), so that nobody has to guess a run's training data."""
+    (folder / f"{split}.txt").write_text("".join(f"{path} {label}\n" for path, label in videos))
+    with open(folder / "classes.csv", "w", newline="") as file:
+        csv.writer(file).writerows(enumerate(classes))
+
+
 def read_classes(file: str | Path) -> list[str]:
     """Class names from a csv of `id,name`, with or without a header line; a name may hold commas."""
     names: dict[int, str] = {}
@@ -94,7 +104,8 @@ def read_classes(file: str | Path) -> list[str]:
     for row in rows:
         number, name = row[0].strip(), ",".join(row[1:]).strip()
         if not number.isdecimal() or not name:
-            raise ValueError(f"{file}: expected `id,name` with a number and a name that is not empty, got {','.join(row)[:80]!r}")
+            raise ValueError(f"{file}: expected `id,name` with a number and a name that is not empty, "
+                             f"got {','.join(row)[:80]!r}")
         if int(number) in names:
             raise ValueError(f"{file}: id {int(number)} stands there twice")
         names[int(number)] = name
@@ -119,18 +130,20 @@ def read_class_folders(folder: Path) -> tuple[Videos, list[str]]:
             any(f.suffix.lower() in JPEG_ENDINGS for f in file.iterdir()) if file.is_dir()
             else file.suffix.lower() in VIDEO_ENDINGS))
         if not inside:
-            raise ValueError(f"{entry}: a class with no videos (endings: {' '.join(VIDEO_ENDINGS)}, or folders of JPEGs)")
+            raise ValueError(f"{entry}: a class with no videos (endings: {' '.join(VIDEO_ENDINGS)}, "
+                             "or folders of JPEGs)")
         videos += [(str(file), label) for file in inside]
     return videos, classes
 
 
 def split_per_class(videos: Videos, part: float = 0.8, seed: int = 0) -> dict[str, Videos]:
-    """80 / 20 within each class, by a seed of its own, so that every run and eval.py agree. Both sides get one of each."""
+    """80 / 20 within each class, by its own seed, so that every run and eval.py agree. Both sides get one of each."""
     split: dict[str, Videos] = {"train": [], "val": []}
     for label in sorted({label for _, label in videos}):
         of_class = sorted(path for path, other in videos if other == label)
         if len(of_class) < 2:
-            raise ValueError(f"{Path(of_class[0]).parent}: one video cannot be split in two; add another, or FOLDER/train and FOLDER/val")
+            raise ValueError(f"{Path(of_class[0]).parent}: one video cannot be split in two; add another, "
+                             "or FOLDER/train and FOLDER/val")
         random.Random(f"{seed} {label}").shuffle(of_class)
         cut = min(max(1, round(part * len(of_class))), len(of_class) - 1)
         split["train"] += [(path, label) for path in of_class[:cut]]

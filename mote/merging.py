@@ -74,9 +74,9 @@ def mse_loss(merged_BTD: Tensor, frame_features_BTD: Tensor) -> Tensor:
     """L_MSE: the features of the merged pass (frame + temporal) should stay near the frame features. -> ()
 
     In the form of the authors' code: the mean over all B T D numbers, before pooling, the target not detached. Since
-    merged = frame + temporal, this is mean(temporal^2), and the gradient reaches the frame features through the head alone.
-    Eq. 9 instead pools over frames first and takes the squared norm, a sum over D: with eta = 0.1 read literally there,
-    the penalty would be hundreds of times stronger.
+    merged = frame + temporal, this is mean(temporal^2), and its gradient reaches the frame features only through the
+    head. Eq. 9 instead pools over frames first and takes the squared norm, a sum over D: with eta = 0.1 read literally
+    there, the penalty would be hundreds of times stronger.
     """
     return F.mse_loss(merged_BTD.float(), frame_features_BTD.float())
 

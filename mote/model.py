@@ -3,8 +3,8 @@ MoTE: frames -> frame features -> temporal features -> video embedding -> cosine
 
     e = CLIP(frames) ;  t = h(e) ;  z = mean(e) + rho mean(t) ;  cosine = z . y / |z| |y|            (Eq. 1, 2, 11, 3)
 
-Each concept is touched once, in the order of the figure; the concepts are in the modules named in the imports. This file
-only evaluates: what a training step computes stands in train.py (`Objective`).
+Each concept is touched once, in the order of the figure; the concepts are in the modules named in the imports. This
+file only evaluates: what a training step computes stands in train.py (`Objective`).
 
 Dimension key   B clips   T frames   D embedding   N test classes   M fine-tuning classes
 """

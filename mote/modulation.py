@@ -3,10 +3,10 @@ Temporal feature modulation: at test time, trust time as much as the test classe
 
     rho = exp(-(1 - M(y_t y_f^T)) / gamma) ,    z = e + rho t                                        (paper Eq. 11)
 
-e is the mean of a view's frame features, t of its temporal features. y_f are the K class embeddings nearest to e among the
-classes of fine-tuning, y_t those among the test classes; M, "sequential maximum and average pooling", takes the best match
-of each test neighbour and averages over the test neighbours. The same classes on both sides give rho = 1; far classes
-give rho near 0, and the video embedding falls back to CLIP's. Evaluation only; pure functions, no parameters.
+e is the mean of a view's frame features, t of its temporal features. y_f are the K class embeddings nearest to e among
+the classes of fine-tuning, y_t those among the test classes; M, "sequential maximum and average pooling", takes the
+best match of each test neighbour and averages over the test neighbours. The same classes on both sides give rho = 1;
+far classes give rho near 0, and the video embedding falls back to CLIP's. Evaluation only; pure functions.
 
 Dimension key   B clips (views)   D embedding   N test classes   M fine-tuning classes   K nearest classes
 Copy alone: needs torch only. Same numbers as the authors' code: tests/test_golden.py.
@@ -21,7 +21,7 @@ NEIGHBOURS, GAMMA = 5, 0.05                                      # K and gamma, 
 def class_similarity(x_BD: Tensor, test_ND: Tensor, finetune_MD: Tensor, k: int = NEIGHBOURS) -> Tensor:
     """M(y_t y_f^T) of Eq. 11: how alike are the classes that a clip is near to, in both sets? -> (B,), a cosine <= 1.
 
-    x may have any length; class embeddings have unit length. k is lowered to the number of classes where there are fewer.
+    x may have any length; class embeddings have unit length. k is lowered where there are fewer classes.
     Raises ValueError for k < 1.
     """
     if k < 1:

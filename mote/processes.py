@@ -1,7 +1,7 @@
 """
 One process or many: which rank this is, where it computes, how ranks add up their numbers, how a mistake is reported.
 
-torchrun says so in the environment (RANK, WORLD_SIZE, LOCAL_RANK); without it, this is rank 0 of 1. Not part of the paper.
+torchrun says so in the environment (RANK, WORLD_SIZE, LOCAL_RANK); without it, rank 0 of 1. Not part of the paper.
 """
 import contextlib
 import os
@@ -35,7 +35,8 @@ def this_process(device: str = "auto") -> Process:
     try:
         chosen = torch.device(device)
     except RuntimeError:
-        raise ValueError(f"--device {device}: expected auto, cpu, cuda, cuda:N or another of torch's device types") from None
+        raise ValueError(f"--device {device}: expected auto, cpu, cuda, cuda:N or another of torch's "
+                         "device types") from None
     if chosen.type == "cuda":
         chosen = torch.device("cuda", local if chosen.index is None else chosen.index)
         if chosen.index >= torch.cuda.device_count():

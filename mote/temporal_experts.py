@@ -75,7 +75,7 @@ class Attention(nn.Module):
 
 
 class TemporalExperts(nn.Module):
-    """E feed-forward networks D -> F -> D of one structure, used through one weighted sum of their weights (Eq. 4, 6, 7)."""
+    """E feed-forward networks D -> F -> D of one structure, used as a weighted sum of their weights (Eq. 4, 6, 7)."""
 
     def __init__(self, dim: int, num_experts: int):
         super().__init__()
@@ -90,7 +90,7 @@ class TemporalExperts(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block. The eps of 1e-12 is the authors' (float32 only: half precision would round it to 0)."""
+    """Pre-norm transformer block. The eps of 1e-12 is the authors' (float32 only: half precision rounds it to 0)."""
 
     def __init__(self, dim: int, heads: int, num_experts: int):
         super().__init__()
@@ -105,7 +105,7 @@ class Block(nn.Module):
 
 
 class TemporalTransformer(nn.Module):
-    """h of Eq. 2: frame features (B, T, D) and expert weights (L, E) -> temporal features (B, T, D), to be added to them.
+    """h of Eq. 2: frame features (B, T, D) and expert weights (L, E) -> temporal features (B, T, D), to be added.
 
     The paper's sizes: L = 6 for ViT-L/14 (D = 768), 4 for ViT-B/16 (D = 512), E = 4 (Section 4.1). num_experts=1 is the
     plain transformer, the paper's baseline; num_layers=0 gives zeros, so that z is the mean of the frame features.
@@ -126,7 +126,7 @@ class TemporalTransformer(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """N(0, 0.02) for every linear layer and the positions, each expert its own draw (Table 2a); biases 0 (App. B)."""
+        """N(0, 0.02) for linear layers and the positions, each expert its own draw (Table 2a); biases 0 (App. B)."""
         nn.init.normal_(self.positions, std=0.02)
         for block in self.blocks:
             nn.init.xavier_uniform_(block.attn.in_proj_weight)   # a bare parameter: the authors' init does not reach it

@@ -1,13 +1,13 @@
 """
-Toyworld: generated videos of a moving shape, so that the main job runs in minutes, on real mp4 files, without a download.
+Toyworld: generated videos of a moving shape, so that the main job runs in minutes, on real mp4 files, with no download.
 
-One object (10 shapes x 6 colours, with a dark mark so that spinning shows) does one of 8 motions before a noisy background.
-Opposite motions are the same frames played backwards, so that no single frame gives them away: only a model that uses
-time can tell "moving left" from "moving right". Three sets of classes (the paper's three questions, in small):
+One object (10 shapes x 6 colours, with a dark mark so that spinning shows) does one of 8 motions before a noisy
+background. Opposite motions are the same frames played backwards, so that no single frame gives them away: only a model
+that uses time can tell "moving left" from "moving right". Three sets of classes (the paper's questions, in small):
 
     toyworld              5 shapes x 8 motions    40 classes   training, and the close-set test
     toyworld-novel        other 5 shapes x 8      40 classes   zero-shot: known motions of shapes never trained on
-    toyworld-appearance   6 colours x 10 shapes   60 classes   zero-shot: what CLIP knew; colour is a nuisance in training
+    toyworld-appearance   6 colours x 10 shapes   60 classes   zero-shot: what CLIP knew; colour is noise in training
 
 Dimension key   n clips   T frames   s pixels a side
 The CLIP that goes with it (toyworld.json, toyworld.pt) is trained by tools/pretrain_toyworld.py. Not part of the paper.
@@ -26,16 +26,18 @@ TRAINED_SHAPES, NOVEL_SHAPES = SHAPES[:5], SHAPES[5:]
 COLOURS = {"red": (230, 40, 40), "green": (40, 190, 60), "blue": (50, 80, 240), "yellow": (240, 220, 40),
            "purple": (170, 50, 200), "white": (240, 240, 240)}
 # motion -> (what changes, played backwards?)
-MOTIONS = {"moving right": ("x", False), "moving left": ("x", True), "moving up": ("y", False), "moving down": ("y", True),
-           "growing": ("size", False), "shrinking": ("size", True), "spinning": ("angle", False), "blinking": ("light", False)}
+MOTIONS = {"moving right": ("x", False), "moving left": ("x", True), "moving up": ("y", False),
+           "moving down": ("y", True), "growing": ("size", False), "shrinking": ("size", True),
+           "spinning": ("angle", False), "blinking": ("light", False)}
 SIZE, FRAMES, FPS = 48, 16, 12                                    # pixels a side, frames of a clip, frames per second
-SETS = {"toyworld": {"train": 24, "val": 8}, "toyworld-novel": {"val": 8}, "toyworld-appearance": {"val": 5}}  # clips a class
+# clips of each class, per split
+SETS = {"toyworld": {"train": 24, "val": 8}, "toyworld-novel": {"val": 8}, "toyworld-appearance": {"val": 5}}
 
 
 def inside(shape: str, u: Tensor, v: Tensor) -> Tensor:
-    """How far (u, v) lies inside the shape of radius 1, negative outside; u to the right, v upwards. Any shape -> same."""
+    """How far (u, v) lies inside the shape of radius 1, negative outside; u to the right, v up. Any shape -> same."""
     r, theta = torch.hypot(u, v), torch.atan2(u, v)               # theta = 0 points up
-    spoke = (torch.remainder(theta, 2 * torch.pi / 5) * 5 / torch.pi - 1).abs()        # 1 on the star's five tips, 0 between
+    spoke = (torch.remainder(theta, 2 * torch.pi / 5) * 5 / torch.pi - 1).abs()   # 1 on the star's five tips, 0 between
     x, y = 1.15 * u, 1.15 * v + 0.15
     return {
         "circle": lambda: 0.9 - r,
@@ -92,8 +94,9 @@ def render(shape: str, colours: Tensor, pose_nT5: Tensor, size: int, generator: 
     return picture.round().clamp(0, 255).to(torch.uint8)
 
 
-def make_clip(shape: str, colour: str, motion: str, seed: tuple[int, ...], frames: int = FRAMES, size: int = SIZE) -> Tensor:
-    """One clip, a function of its arguments alone -> uint8 (frames, 3, size, size). Raises KeyError for an unknown word."""
+def make_clip(shape: str, colour: str, motion: str, seed: tuple[int, ...], frames: int = FRAMES,
+              size: int = SIZE) -> Tensor:
+    """One clip, a function of its arguments alone -> uint8 (frames, 3, size, size). KeyError for an unknown word."""
     changes, backwards = MOTIONS[motion]
     generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]))
     clip = render(shape, torch.tensor([COLOURS[colour]]), poses(changes, 1, frames, generator), size, generator)[0]
@@ -127,7 +130,8 @@ def generate(folder: str | Path, name: str = "toyworld", seed: int = 0, clips: d
             label = i % len(classes)
             key = (seed, list(SETS).index(name), part, i)
             pick = np.random.default_rng(key)
-            drawn = {"shape": pick.choice(SHAPES), "colour": pick.choice(list(COLOURS)), "motion": pick.choice(list(MOTIONS))}
+            drawn = {"shape": pick.choice(SHAPES), "colour": pick.choice(list(COLOURS)),
+                     "motion": pick.choice(list(MOTIONS))}
             file = f"videos/{split}_{classes[label][0].replace(' ', '_')}_{i // len(classes)}.mp4"
             clip = make_clip(**{**drawn, **classes[label][1]}, seed=key)
             VideoEncoder(clip, frame_rate=FPS).to_file(building / file, codec="libx264", crf=18, preset="veryfast",
@@ -145,7 +149,7 @@ def generate(folder: str | Path, name: str = "toyworld", seed: int = 0, clips: d
 
 
 def ready(folder: str | Path, name: str, write: bool = True, patience: float = 600) -> Path:
-    """`generate` in one process (write=True); the others wait for its folder. Raises OSError after `patience` seconds."""
+    """`generate` in one process (write=True); the others wait for its folder. OSError after `patience` seconds."""
     if write:
         if not (Path(folder) / "classes.csv").exists():
             print(f"generating {name} in {folder} ...", flush=True)

@@ -4,9 +4,9 @@ Train toyworld's tiny CLIP (mote/toyworld.json) contrastively on generated still
     python tools/pretrain_toyworld.py                              # what made the shipped file; progress and time below
     python tools/pretrain_toyworld.py --steps 20 --out /tmp/x.pt   # a try
 
-Half of the stills are plain ("red star"), half carry a motion trail, the fading past of the object ("star moving left"),
-so that the text tower knows the motion words although no frame of a video shows a motion. Every caption is put in one of
-the paper's 28 templates. The file holds half-precision weights and only the token rows in use: under 2 MB.
+Half the stills are plain ("red star"), half carry a motion trail, the fading past of the object ("star moving left"),
+so that the text tower knows the motion words although no frame of a video shows one. Every caption is put in one of the
+paper's 28 templates. The file holds half-precision weights and only the token rows in use: under 2 MB.
 """
 import argparse
 import sys
@@ -22,7 +22,7 @@ from mote.clip_backbone import TEMPLATES, Tokenizer, build_clip, clip_config, no
 
 
 def stills(n: int, size: int, generator: torch.Generator) -> tuple[torch.Tensor, list[str]]:
-    """n pictures (n, 3, size, size), uint8, the odd ones with a trail, and their captions. Grouped by shape to draw fast."""
+    """n pictures (n, 3, size, size), uint8, odd ones with a trail, and captions. Grouped by shape to draw fast."""
     def draw(options):
         return [options[i] for i in torch.randint(len(options), (n,), generator=generator)]
     colours, motions = draw(list(toyworld.COLOURS)), draw(list(toyworld.MOTIONS))
@@ -35,7 +35,8 @@ def stills(n: int, size: int, generator: torch.Generator) -> tuple[torch.Tensor,
             rows = [i for i in range(n) if shapes[i] == shape and toyworld.MOTIONS[motions[i]][0] == changes]
             if rows:
                 rgb = torch.tensor([toyworld.COLOURS[colours[i]] for i in rows])
-                clips = toyworld.render(shape, rgb, toyworld.poses(changes, len(rows), 6, generator), size, generator).float()
+                poses = toyworld.poses(changes, len(rows), 6, generator)
+                clips = toyworld.render(shape, rgb, poses, size, generator).float()
                 for i, clip in zip(rows, clips):
                     clip = clip.flip(0) if toyworld.MOTIONS[motions[i]][1] else clip
                     pictures[i] = torch.einsum("t,tchw->chw", fade / fade.sum(), clip) if i % 2 else clip[i % 6]
@@ -83,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
                   f"{time.time() - start:.0f} s", flush=True)
     clip.logit_scale.data.clamp_(max=4.6052)
 
-    words = [template.format("") for template in TEMPLATES] + list(toyworld.COLOURS) + list(toyworld.MOTIONS) + list(toyworld.SHAPES)
+    words = [*(template.format("") for template in TEMPLATES), *toyworld.COLOURS, *toyworld.MOTIONS, *toyworld.SHAPES]
     token_ids = tokenizer(words).unique()
     state = {name: tensor.half() for name, tensor in clip.state_dict().items()}
     state["token_embedding.weight"] = state["token_embedding.weight"][token_ids].clone()

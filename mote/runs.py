@@ -1,0 +1,93 @@
+"""
+A run's folder and its log: what was trained on, how it went, where it can go on.
+
+    train.txt val.txt classes.csv     the lists, as mote/lists.py reads them (--data-root .)
+    metrics.jsonl                     one line per evaluation
+    step_N.pt last.pt                 checkpoints (mote/checkpoint.py)
+    results.json                      the table printed at the end
+
+Only rank 0 writes. Not part of the paper.
+"""
+import json
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .checkpoint import read_checkpoint
+from .lists import Videos, write_split
+from .processes import total
+
+
+def open_run(out: Path, step: int, train: Videos, val: Videos, classes: list[str]) -> None:
+    """Make the folder, keep the lists, and drop the metrics later than the checkpoint which the run goes on from."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_split(out, "train", train, classes)
+    write_split(out, "val", val, classes)
+    metrics = out / "metrics.jsonl"
+    lines = metrics.read_text().splitlines() if metrics.exists() else []
+    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]      # a kill cuts a line
+    metrics.write_text("".join(f"{line}\n" for line in kept))
+
+
+def newest_checkpoint(out: Path) -> dict | None:
+    """The checkpoint with the most steps among last.pt and step_N.pt, damaged files passed over; None without one."""
+    good = []
+    for path in [out / "last.pt", *sorted(out.glob("step_*.pt"))]:
+        try:
+            good.append(read_checkpoint(path))
+        except FileNotFoundError:
+            continue
+        except ValueError as error:
+            print(f"passed over: {error}", flush=True)
+    return max(good, key=lambda checkpoint: checkpoint["step"], default=None)
+
+
+def find_run(out: str, resume: str) -> tuple[Path, dict | None]:
+    """The folder of --out and --resume, and the checkpoint to go on from: None for a fresh start, in an empty one."""
+    run = Path(out or (Path(resume).parent if resume else ""))
+    if out and not resume and run.exists() and not (run.is_dir() and not any(run.iterdir())):
+        raise ValueError(f"--out {run} exists and is not an empty folder: choose another, or go on with --resume auto")
+    resumed = newest_checkpoint(run) if resume == "auto" else read_checkpoint(resume) if resume else None
+    if resumed and "optimizer" not in resumed:
+        raise ValueError(f"--resume {resume}: no optimizer in it; to start from weights alone, use --init")
+    return run, resumed
+
+
+def record(out: Path, result: dict) -> None:
+    """Append one evaluation to metrics.jsonl."""
+    with open(out / "metrics.jsonl", "a") as file:
+        file.write(json.dumps(result) + "\n")
+
+
+def table(rows: dict[str, dict[str, float]]) -> str:
+    """Top-1 by model (row) and dataset (column), as text."""
+    sets = list(next(iter(rows.values())))
+    width = max(len(name) for name in sets) + 2
+    head = f"{'top-1, per cent':34s}" + "".join(f"{name:>{width}s}" for name in sets)
+    body = [f"{row:34s}" + "".join(f"{top1[name]:{width}.1f}" for name in sets) for row, top1 in rows.items()]
+    return "\n".join([head, *body])
+
+
+class Meter:
+    """Means of the three losses, clips/s and the share of time spent waiting for data, since it was last read."""
+
+    def __init__(self, device: torch.device, world: int):
+        self.world, self.losses = world, torch.zeros(3, device=device)
+        self.restart()
+
+    def restart(self) -> None:
+        self.losses.zero_()
+        self.passes, self.clips, self.waited, self.since = 0, 0, 0.0, time.perf_counter()
+
+    def add(self, losses: tuple[Tensor, ...], clips: int, waited: float) -> None:
+        """One micro-batch: its losses (kept on the device: reading them would wait for it), its size, its wait in s."""
+        self.losses += torch.stack(losses).detach()
+        self.passes, self.clips, self.waited = self.passes + 1, self.clips + clips, self.waited + waited
+
+    def read(self) -> tuple[list[float], str]:
+        """The mean losses over all ranks, and "clips/s, data wait" of this rank times the ranks."""
+        means = (total(self.losses.clone()) / (self.passes * self.world)).tolist()
+        seconds = time.perf_counter() - self.since
+        return means, f"{self.clips * self.world / seconds:.0f} clips/s  data wait {100 * self.waited / seconds:.0f} %"

@@ -1,0 +1,305 @@
+"""
+The authors' implementation, through the numbers it gave: tests/golden, made by running their released modules.
+
+Must be true: their checkpoint loads with every size read off its shapes; features, modulation, cosines, losses, gradient
+norms and merged weights agree to 1e-5 of the largest number of each tensor (float32, in another order of additions);
+frame indices and crops agree exactly; the learning rate to 1e-9 of its peak. Then what the numbers cannot show: that the
+draws of a step are a function of (seed, step, micro-batch).
+"""
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import GOLDEN, seeds
+from hypothesis import given
+from hypothesis import strategies as st
+
+import mote
+import train
+from mote import data  # not "from mote.data import test_crops": pytest would take it for a test
+from mote.merging import BETA, merge, merging_weights, temperatures
+from mote.model import MoTE, cosine, video_embedding
+
+CHECKPOINT = GOLDEN / "official_tiny_checkpoint.pt"
+PROTOCOL = json.loads((GOLDEN / "official_protocol.json").read_text())
+TOLERANCE = 1e-5
+
+
+def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """max |a - b| / max |b|, for two tensors of one shape."""
+    assert found.shape == expected.shape, (found.shape, expected.shape)
+    return ((found - expected).abs().max() / expected.abs().max()).item()
+
+
+@pytest.fixture(scope="module")
+def merged() -> MoTE:
+    return mote.load_model(CHECKPOINT).requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def model() -> MoTE:
+    return mote.load_model(CHECKPOINT, keep_experts=True)
+
+
+# --- the checkpoint ---------------------------------------------------------------------------------------------------
+def test_every_size_is_read_off_the_shapes(model):
+    head = model.temporal
+    assert (len(head.blocks), head.num_experts, head.heads, head.positions.shape) == (2, 3, 2, (77, 128))
+    assert (model.image_size, model.finetune_classes.shape, model.training) == (32, (12, 128), False)
+
+
+def test_the_experts_are_merged_into_one_unless_they_are_kept(merged, model):
+    assert merged.temporal.num_experts == 1
+    for name, tensor in merged.temporal.state_dict().items():
+        theirs = model.temporal.state_dict()[name]
+        theirs = theirs.mean(dim=0, keepdim=True) if ".experts." in name else theirs
+        assert relative_error(tensor, theirs) <= TOLERANCE, name
+
+
+def test_the_finetuning_classes_travel_in_the_checkpoint(model, golden):
+    torch.testing.assert_close(model.finetune_classes, golden["finetune_classes"], rtol=0, atol=0)
+
+
+# --- evaluation -------------------------------------------------------------------------------------------------------
+def test_frame_features_agree(merged, golden):
+    assert relative_error(merged.frame_features(golden["frames"]), golden["frame_features"]) <= TOLERANCE
+
+
+@pytest.mark.parametrize("which", ["merged", "model"])
+def test_features_with_temporal_features_agree(which, golden, request):
+    """The authors merge on the fly; here once, or on the fly where the experts are kept."""
+    model = request.getfixturevalue(which)
+    e_BTD = golden["frame_features"]
+    assert relative_error(e_BTD + model.temporal_features(e_BTD), golden["eval_features"]) <= TOLERANCE
+
+
+def test_the_modulation_agrees(merged, golden):
+    rho_B = merged.modulation(golden["frame_features"], golden["test_classes"])
+    assert relative_error(rho_B, golden["modulation"]) <= TOLERANCE
+
+
+def test_the_modulation_against_the_finetuning_classes_is_1(merged, golden):
+    rho_B = merged.modulation(golden["frame_features"], golden["finetune_classes"])
+    torch.testing.assert_close(rho_B, torch.ones(3), rtol=0, atol=TOLERANCE)
+
+
+def test_features_with_modulated_temporal_features_agree(merged, golden):
+    e_BTD = golden["frame_features"]
+    t_BTD, rho_B = merged.temporal_features(e_BTD), merged.modulation(e_BTD, golden["test_classes"])
+    assert relative_error(e_BTD + rho_B[:, None, None] * t_BTD, golden["eval_features_modulated"]) <= TOLERANCE
+
+
+@pytest.mark.parametrize("modulate, expected", [(True, "eval_features_modulated"), (False, "eval_features")])
+def test_video_embeddings_agree(merged, golden, modulate, expected):
+    e_BTD = golden["frame_features"]
+    rho_B = merged.modulation(e_BTD, golden["test_classes"]) if modulate else 1
+    z_BD = video_embedding(e_BTD, merged.temporal_features(e_BTD), rho_B)
+    assert relative_error(z_BD, golden[expected].mean(dim=1)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("classes, modulate, expected", [
+    ("test_classes", True, "eval_cosine_test_classes"),
+    ("test_classes", False, "eval_cosine_test_classes_unmodulated"),
+    ("finetune_classes", True, "eval_cosine_finetune_classes"),
+    ("finetune_classes", False, "eval_cosine_finetune_classes"),             # rho = 1
+])
+def test_cosines_agree_from_frames_on(merged, golden, classes, modulate, expected):
+    assert relative_error(merged(golden["frames"], golden[classes], modulate), golden[expected]) <= TOLERANCE
+
+
+def test_modulation_changes_a_prediction(merged, golden):
+    for modulate, name in ((True, "eval_cosine_test_classes"), (False, "eval_cosine_test_classes_unmodulated")):
+        found = merged(golden["frames"], golden["test_classes"], modulate).argmax(dim=1)
+        torch.testing.assert_close(found, golden[name].argmax(dim=1), rtol=0, atol=0)
+    assert not torch.equal(found, golden["eval_cosine_test_classes"].argmax(dim=1))
+
+
+# --- a training step --------------------------------------------------------------------------------------------------
+def rows_of(golden: dict) -> tuple[torch.Tensor, torch.Tensor]:
+    """The draws that were forced on the authors' modules, as expert weights (L, E) of the two passes."""
+    merging_LE = torch.stack([merging_weights(3, tau) for tau in golden["taus"].tolist()])
+    return F.one_hot(golden["experts"], 3).float(), merging_LE
+
+
+@pytest.fixture(scope="module")
+def step(golden) -> dict:
+    """Losses and gradients of one step of train.py's objective."""
+    model = mote.load_model(CHECKPOINT, keep_experts=True)
+    model.normalise = lambda frames: frames                                  # the golden frames are normalised already
+    losses = train.Objective(model, second_pass=True)(golden["frames"], golden["labels"], *rows_of(golden))
+    total = train.L_ALL(*losses)
+    total.backward()
+    return {"losses": dict(zip(("loss_expert", "loss_merged", "loss_mse", "loss"), (*losses, total))), "model": model}
+
+
+@pytest.mark.parametrize("which, name", [(0, "train_cosine_expert"), (1, "train_cosine_merged")])
+def test_cosines_of_both_passes_agree(model, golden, which, name):
+    e_BTD = model.frame_features(golden["frames"])
+    z_BD = video_embedding(e_BTD, model.temporal(e_BTD, rows_of(golden)[which]))
+    assert relative_error(cosine(z_BD, model.finetune_classes), golden[name]) <= TOLERANCE
+
+
+def test_the_logit_scale_agrees(model, golden):
+    assert relative_error(model.logit_scale.exp(), golden["logit_scale"]) <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["loss_expert", "loss_merged", "loss_mse", "loss"])
+def test_losses_agree(step, golden, name):
+    assert relative_error(step["losses"][name], golden[name]) <= TOLERANCE
+
+
+def test_without_a_second_pass_the_first_loss_is_the_only_one(model, golden):
+    model.normalise = lambda frames: frames
+    objective = train.Objective(model, second_pass=False)
+    first, *others = objective(golden["frames"], golden["labels"], *rows_of(golden))
+    del model.normalise
+    assert relative_error(first, golden["loss_expert"]) <= TOLERANCE
+    assert [loss.item() for loss in others] == [0, 0]
+
+
+def authors_gradients(model: MoTE) -> dict[str, torch.Tensor]:
+    """Our gradients under the authors' names: each expert apart, fc_up and fc_dn for up and down."""
+    found = {}
+    for name, parameter in model.named_parameters():
+        if not name.startswith("temporal."):
+            found[f"visual/{name}"] = parameter.grad
+        elif name == "temporal.positions":
+            found["head/frame_position_embeddings.weight"] = parameter.grad
+        elif ".experts." not in name:
+            found["head/transformer.resblocks." + name.removeprefix("temporal.blocks.")] = parameter.grad
+        else:
+            layer, (direction, kind) = name.split(".")[2], name.split(".")[-1].split("_")
+            for i, gradient in enumerate(parameter.grad):
+                direction = direction.replace("down", "dn")
+                found[f"head/transformer.resblocks.{layer}.mlp.fc_{direction}.{i}.{kind}"] = gradient
+    return found
+
+
+def test_every_gradient_norm_agrees(step, golden):
+    found, expected = authors_gradients(step["model"]), golden["grad_norms"]
+    assert found.keys() == expected.keys()
+    wrong = {name: (gradient.norm().item(), expected[name].item()) for name, gradient in found.items()
+             if relative_error(gradient.norm(), expected[name]) > TOLERANCE}
+    assert not wrong
+
+
+@pytest.mark.parametrize("tau", temperatures())
+def test_merged_weights_agree_at_every_temperature(model, golden, tau):
+    assert golden["merged_up_weight_block"].keys() == {str(tau) for tau in temperatures()}
+    up_weight = merge(merging_weights(3, tau), model.temporal.blocks[0].experts.up_weight)
+    assert relative_error(up_weight[:4, :4], golden["merged_up_weight_block"][str(tau)]) <= TOLERANCE
+
+
+# --- the protocol -----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("video", PROTOCOL["frame_indices"])
+def test_frame_indices_agree(video):
+    _, frames, _, T = video.split("_")
+    expected = PROTOCOL["frame_indices"][video]
+    assert expected.keys() == {"single", "clips_1", "clips_3", "clips_4"}
+    np.testing.assert_array_equal(data.segment_indices(int(frames), int(T)), [expected["single"]])
+    for clips in (1, 3, 4):
+        np.testing.assert_array_equal(data.segment_indices(int(frames), int(T), clips), expected[f"clips_{clips}"])
+
+
+CROPS = pytest.mark.parametrize("source, expected", PROTOCOL["test_crops_224"].items())
+
+
+def coordinates(width: int, height: int) -> torch.Tensor:
+    """An image that says where each pixel is: (3, h, w), x and y modulo 256, then how often 256 fits in each."""
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack([x % 256, y % 256, x // 256 + 16 * (y // 256)]).to(torch.uint8)
+
+
+@CROPS
+def test_three_crops_stand_where_the_authors_do(source, expected):
+    # The resized size is the source here: with a short side of 224 already, nothing is resized and no pixel changes.
+    image = coordinates(*expected["resized_wh"])
+    crops = data.test_crops(torch.stack([image, 255 - image]), size=224, resize=224, crops=3)
+    assert crops.shape == (3, 2, 3, 224, 224)
+    for crop, (x, y) in zip(crops, expected["crops_left_right_centre_xy"]):
+        corner = crop[0, :, 0, 0].tolist()
+        assert (corner[0] + 256 * (corner[2] % 16), corner[1] + 256 * (corner[2] // 16)) == (x, y)
+        there = image[:, y:y + 224, x:x + 224]
+        torch.testing.assert_close(crop, torch.stack([there, 255 - there]), rtol=0, atol=0)
+
+
+@CROPS
+def test_the_short_side_is_resized_to_224(source, expected, monkeypatch):
+    from torchvision.transforms.v2 import functional as vision
+    sizes, resize = [], vision.resize
+
+    def seen(*args, **kwargs):
+        resized = resize(*args, **kwargs)
+        sizes.append(list(resized.shape[:-3:-1]))                            # width, height
+        return resized
+    monkeypatch.setattr(vision, "resize", seen)
+    width, height = map(int, source.split("x"))
+    data.test_crops(torch.zeros(1, 3, height, width, dtype=torch.uint8), size=224, resize=224, crops=3)
+    assert sizes == [expected["resized_wh"]]
+
+
+@pytest.mark.parametrize("row", PROTOCOL["learning_rate"]["rows"], ids=lambda row: f"epoch {row[0]}")
+@pytest.mark.parametrize("column, peak", [(1, 3e-6), (2, 5e-5)], ids=["clip", "temporal"])
+def test_the_learning_rate_agrees(row, column, peak):
+    table = PROTOCOL["learning_rate"]
+    found = train.learning_rate(row[0], peak, table["epochs"], table["warmup_epochs"])
+    assert found == pytest.approx(row[column], rel=0, abs=1e-9 * peak)
+
+
+def test_the_learning_rate_matches_a_number_worked_by_hand():
+    # Warm-up 2 of 10 epochs, peak 8. Epoch 0.5: a quarter of the way up, 2. Epoch 6: half-way down, 4.
+    # Epoch 2 + 8/3: cos(pi/3) = 1/2, so 8 x (1 + 1/2) / 2 = 6.
+    found = [train.learning_rate(epoch, 8.0, 10, 2) for epoch in (0.5, 2, 2 + 8 / 3, 6, 10)]
+    assert found == pytest.approx([2, 8, 6, 4, 0], abs=1e-12)
+    assert train.learning_rate(0, 8.0, 10, 0) == pytest.approx(8)            # without warm-up it starts at the peak
+
+
+# --- the draws of a step ----------------------------------------------------------------------------------------------
+steps = st.integers(0, 10**6)
+
+
+@given(seeds, steps, st.integers(0, 100), st.integers(0, 4), st.integers(1, 5))
+def test_draws_are_a_function_of_seed_step_and_micro_batch(seed, step, m, L, E):
+    config = train.Config(seed=seed, layers=L, experts=E)
+    before = torch.get_rng_state()
+    first = train.draws(config, step, m)
+    assert torch.equal(torch.get_rng_state(), before)
+    train.draws(config, step + 1, m)
+    torch.rand(1)
+    torch.testing.assert_close(train.draws(config, step, m), first, rtol=0, atol=0)
+
+
+@given(seeds, steps, st.integers(0, 100), st.integers(0, 4), st.integers(1, 5), st.floats(0.1, 2))
+def test_draws_are_one_hot_rows_and_rows_of_the_temperatures(seed, step, m, L, E, beta):
+    expert_LE, merging_LE = train.draws(train.Config(seed=seed, layers=L, experts=E, beta=beta), step, m)
+    assert expert_LE.shape == merging_LE.shape == (L, E)
+    assert ((expert_LE == 0) | (expert_LE == 1)).all() and (expert_LE.sum(dim=1) == 1).all()
+    allowed = [merging_weights(E, tau) for tau in temperatures(beta)]
+    assert all(any(torch.equal(row, weights) for weights in allowed) for row in merging_LE)
+
+
+@pytest.mark.parametrize("what", ["seed", "step", "m"])
+def test_draws_differ_across_seeds_steps_and_micro_batches(what):
+    # 20 draws of 6 experts and 6 temperatures. Two are the same by chance with 0.479^6 / 11^6 = 7e-9; 190 pairs: 1e-6.
+    def draw(i):
+        at = {"seed": 0, "step": 0, "m": 0, what: i}
+        drawn = train.draws(train.Config(seed=at["seed"], layers=6, experts=4), at["step"], at["m"])
+        return str([rows.tolist() for rows in drawn])
+    assert len({draw(i) for i in range(20)}) == 20
+
+
+@pytest.mark.parametrize("routing, p", [("multinomial", [0.0321, 0.0871, 0.2369, 0.6439]), ("uniform", [0.25] * 4)])
+def test_draws_follow_their_probabilities_over_a_run(routing, p):
+    # 2 layers of 1000 steps of 2 micro-batches; 4 experts and 11 temperatures, each count within 5 standard deviations
+    # of a binomial (n = 4000): chance of a false alarm 9e-6. Seeds, not one generator, make the draws independent.
+    config = train.Config(layers=2, experts=4, routing=routing)
+    pairs = [train.draws(config, step, m) for step in range(1000) for m in range(2)]
+    experts, rows = (torch.cat(which) for which in zip(*pairs))
+    table = torch.stack([merging_weights(4, tau) for tau in temperatures(BETA)])
+    taus = (rows[:, None] == table).all(dim=2).float()
+    counts, chances, n = [*experts.sum(dim=0).tolist(), *taus.sum(dim=0).tolist()], [*p, *[1 / 11] * 11], 4000
+    for count, chance in zip(counts, chances):
+        assert abs(count - n * chance) < 5 * math.sqrt(n * chance * (1 - chance)), (count, n * chance)
