@@ -22,13 +22,13 @@ from torch import Tensor
 
 from mote import toyworld
 from mote.checkpoint import build_model, interpolate, read_checkpoint
-from mote.clip_backbone import TEMPLATES, class_embeddings, load_clip, text_hash
+from mote.clip_backbone import TEMPLATES, check_templates, class_embeddings, load_clip, text_hash
 from mote.data import TestViews, Undecodable, collate, decode, require_decoder, segment_indices, test_crops
 from mote.lists import find_folder, needs_split, read_split, read_text
 from mote.model import MoTE, cosine, probabilities, video_embedding
 from mote.modulation import GAMMA, NEIGHBOURS
 from mote.processes import Process, gather, one_line_errors, start, this_process, total
-from mote.temporal_experts import TemporalTransformer
+from mote.temporal_experts import POSITIONS, TemporalTransformer
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mote"          # class embeddings
 
@@ -117,7 +117,9 @@ def dataset(name: str, data_root: str, split: str, process: Process, list_file: 
 
 def read_templates(file: str) -> tuple[str, ...]:
     """--templates FILE: one sentence a line with {} for the class; the paper's 28 without a file."""
-    return tuple(line.strip() for line in read_text(file).splitlines() if line.strip()) if file else TEMPLATES
+    lines = tuple(line.strip() for line in read_text(file).splitlines() if line.strip()) if file else TEMPLATES
+    check_templates(lines)
+    return lines
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -187,7 +189,10 @@ def load(options: argparse.Namespace, names: list[str], process: Process) -> tup
         model = build_model(mixed)
     if model.finetune_classes.shape[1] != dim:
         raise ValueError(f"--backbone {backbone} has D = {dim}, the checkpoint {model.finetune_classes.shape[1]}")
-    return model.to(process.device), classes_ND, options.frames or (checkpoint or {}).get("frames", 8)
+    frames = options.frames or (checkpoint or {}).get("frames", 8)
+    if frames > POSITIONS and model.temporal.blocks:
+        raise ValueError(f"--frames {frames}: the table of frame positions has {POSITIONS} rows")
+    return model.to(process.device), classes_ND, frames
 
 
 def main(argv: list[str] | None = None) -> dict | None:

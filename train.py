@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from eval import CACHE, autocast, dataset, describe, evaluate, read_templates
-from mote.checkpoint import load_weights, read_checkpoint, save_checkpoint
+from mote.checkpoint import check_weights, read_checkpoint, save_checkpoint
 from mote.clip_backbone import class_embeddings, clip_config, load_clip, text_hash
 from mote.data import MicroBatches, TrainingClips, collate, require_decoder
 from mote.merging import BETA, ETA, LAMBDA, classification_loss, draw_temperatures, merging_weights, mse_loss
@@ -33,7 +33,7 @@ from mote.merging import total_loss as L_ALL
 from mote.model import MoTE, cosine, video_embedding
 from mote.processes import from_rank_0, gather, one_line_errors, start, this_process
 from mote.runs import Meter, find_run, open_run, record, table
-from mote.temporal_experts import ROUTINGS, TemporalTransformer, draw_experts
+from mote.temporal_experts import POSITIONS, ROUTINGS, TemporalTransformer, draw_experts
 
 # --- 1. configuration -------------------------------------------------------------------------------------------------
 MAX_BAD = 0.05            # part of the training videos that may be undecodable
@@ -42,7 +42,7 @@ MAX_BAD = 0.05            # part of the training videos that may be undecodable
 BACKBONES = {"ViT-B": {"layers": 4, "epochs": 30}, "ViT-L": {"layers": 6, "epochs": 20}}
 DATASETS = {
     "toyworld": {"backbone": "toyworld", "pretrained": "toyworld", "layers": 3, "epochs": 16, "warmup": 1.0,
-                 "batch": 32, "lr": 3e-3, "clip_lr": 4.5e-4, "min_area": 0.5, "flip": False, "eval_every": 4,
+                 "batch": 32, "lr": 3e-3, "clip_lr": 4e-4, "min_area": 0.5, "flip": False, "eval_every": 4,
                  "zero_shot": "toyworld-novel,toyworld-appearance"},
     "ucf101": {"epochs": 10}, "hmdb51": {"epochs": 10},         # the few-shot recipe, Appendix B
     "ssv2": {"epochs": 2, "flip": False},                       # likewise; "from left to right" is a class there
@@ -93,8 +93,7 @@ class Config:
     workers: int = opt(2, "decoding processes per rank", 0)
     threads: int = opt(0, "torch's threads per rank; 0: torch's choice", 0)
     device: str = opt("auto", "auto, cpu, cuda, cuda:N, ...")
-    precision: str = opt("auto", "of training; auto: bf16 on GPUs that have it, else fp32; evaluation is fp32",
-                         choices=("auto", "fp32", "bf16"))
+    precision: str = opt("auto", "of training; auto: bf16 on GPUs that have it", choices=("auto", "fp32", "bf16"))
 
     @property
     def second_pass(self) -> bool:
@@ -126,6 +125,8 @@ def parse_config(argv: list[str] | None = None) -> Config:
             parser.error(f"--{f.name.replace('_', '-')} must be a number of at least {least}, got {value}")
     if not 0 < config.min_area <= 1:
         parser.error(f"--min-area must be above 0 and at most 1, got {config.min_area}")
+    if config.frames > POSITIONS:
+        parser.error(f"--frames {config.frames}: the table of frame positions has {POSITIONS} rows")
     if config.resume == "auto" and not config.out:
         parser.error("--resume auto needs --out, the folder to look in")
     if config.resume and config.init:
@@ -198,6 +199,7 @@ def run(cfg: Config) -> dict:
     require_decoder()
     draw_temperatures(1, torch.Generator(), cfg.beta)            # raises for a --beta that is not positive
     out, resumed = find_run(cfg.out, cfg.resume)
+    init = read_checkpoint(cfg.init) if cfg.init else None
 
     # data, CLIP, and the temporal head with experts
     train, names = dataset(cfg.data, cfg.data_root, "train", process, cfg.train_list, cfg.class_names)
@@ -206,6 +208,8 @@ def run(cfg: Config) -> dict:
     batches = MicroBatches(len(train), cfg.batch, cfg.epochs, cfg.seed, process.rank, process.world, cfg.accumulate,
                            start=resumed["step"] if resumed else 0)
     step, steps, every = batches.start, batches.stop, batches.steps_per_epoch
+    if resumed and resumed["classes"] != names:
+        raise ValueError(f"--resume: the checkpoint's {len(resumed['classes'])} classes are not those of {cfg.data}")
     clip, tokenizer = load_clip(cfg.backbone, cfg.pretrained)
     clip, templates = clip.to(device), read_templates(cfg.templates)
     start(process)
@@ -222,18 +226,18 @@ def run(cfg: Config) -> dict:
 
     def test(temporal: TemporalTransformer, name: str) -> dict:
         return evaluate(assemble(temporal), tests[name][0], embeddings[name], process, cfg.frames, workers=cfg.workers)
-    untrained = resumed["untrained"] if resumed else {
-        name: test(TemporalTransformer(dim, 0), name)["plain"]["top1"] for name in tests}
-    if cfg.init:
-        load_weights(model, {**read_checkpoint(cfg.init)["model"], "finetune_classes": finetune_MD})
+    state = resumed["model"] if resumed else {**init["model"], "finetune_classes": finetune_MD} if init else None
+    if state:
+        check_weights(model, state)                              # before the minutes that the next lines may take
+    known = resumed["untrained"] if resumed else {}
+    untrained = {name: known[name] if name in known else test(TemporalTransformer(dim, 0), name)["plain"]["top1"]
+                 for name in tests}
+    if state:
+        model.load_state_dict(state)
     if resumed:
-        if (old := resumed["classes"]) != names:
-            raise ValueError(f"--resume: the checkpoint's {len(old)} classes are not {cfg.data}'s {len(names)}")
-        load_weights(model, resumed["model"])
-        settings = [{"peak": g["peak"], "weight_decay": g["weight_decay"]} for g in optimizer.param_groups]
+        for old, new in zip(resumed["optimizer"]["param_groups"], optimizer.param_groups):
+            old.update(peak=new["peak"], weight_decay=new["weight_decay"])       # as on the command line
         optimizer.load_state_dict(resumed["optimizer"])
-        for group, setting in zip(optimizer.param_groups, settings):
-            group.update(setting)                                # the command line's, not the checkpoint's
 
     # the run folder and the header of the log
     gpu = device.type == "cuda"
@@ -261,6 +265,7 @@ def run(cfg: Config) -> dict:
         batch_sampler=batches, num_workers=cfg.workers, collate_fn=collate, pin_memory=gpu))
     bad, newly_bad, results, meter = set(), [], {}, Meter(device, process.world)
     progress = tqdm(total=steps, initial=step, disable=not (process.first and sys.stderr.isatty()), unit="step")
+    say = say if progress.disable else lambda text, **_: progress.write(text)               # lines above the bar
     while step < steps:
         model.train()
         for group in optimizer.param_groups:
@@ -289,16 +294,16 @@ def run(cfg: Config) -> dict:
             rates = "/".join(f"{group['lr']:.1e}" for group in optimizer.param_groups)
             line = (f"step {step}/{steps}  epoch {step / every:.2f}  loss {loss:.3f}  expert {expert:.3f}  "
                     f"merged {merged:.3f}  mse {mse:.3f}  lr {rates}  {speed}")
-            say(line, flush=True) if progress.disable else progress.set_postfix_str(line)
+            say(line, flush=True)
             for index in sorted(set(gather(newly_bad)) - bad):
                 bad.add(index)
                 say(f"cannot decode {train[index][0]}: another video is drawn in its place ({len(bad)} so far)")
             if len(bad) > MAX_BAD * len(train):
-                raise ValueError(f"{len(bad)} of {len(train)} training videos cannot be decoded: "
-                                 f"more than {100 * MAX_BAD:.0f} %")
+                raise ValueError(f"{len(bad)} of {len(train)} training videos are undecodable: more than {MAX_BAD:.0%}")
         if epoch_ends and (epoch % cfg.eval_every == 0 or step == steps):
             for name in tests if step == steps else [cfg.data]:                  # with the experts merged, Eq. 6
-                results[name] = {"step": step, "epoch": epoch, "data": name, **test(model.temporal.merged(), name)}
+                results[name] = dict(step=step, epoch=epoch, data=name, loss_expert=expert, loss_merged=merged,
+                                     loss_mse=mse, **test(model.temporal.merged(), name))
                 say(f"epoch {epoch}, {name}: {describe(results[name])}", flush=True)
                 if process.first:
                     record(out, results[name])

@@ -119,21 +119,21 @@ def build_model(checkpoint: dict, keep_experts: bool = False) -> MoTE:
     temporal = TemporalTransformer(dim, len(up), len(up[0]) if up else 1)
     model = MoTE(build_visual(clip["config"]), temporal, torch.zeros_like(state["finetune_classes"]),
                  state["logit_scale"], clip["mean"], clip["std"])
-    load_weights(model, state)
+    check_weights(model, state)
+    model.load_state_dict(state)
     if not keep_experts:
         model.temporal = temporal.merged()
     return model.eval()
 
 
-def load_weights(model: torch.nn.Module, state: dict[str, Tensor]) -> None:
-    """load_state_dict, its many-line complaint made one: ValueError with the first parameter that does not fit."""
+def check_weights(model: torch.nn.Module, state: dict[str, Tensor]) -> None:
+    """load_state_dict complains on many lines; this on one: ValueError with the first parameter that differs."""
     ours = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     theirs = {name: tuple(tensor.shape) for name, tensor in state.items()}
     if ours != theirs:
         name = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))[0]
         raise ValueError(f"a checkpoint of another architecture: {name} is {theirs.get(name, 'missing')} there, "
                          f"{ours.get(name, 'missing')} here")
-    model.load_state_dict(state)
 
 
 def interpolate(checkpoint: dict, clip: torch.nn.Module, clip_weight: float) -> dict:

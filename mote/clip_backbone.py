@@ -34,7 +34,7 @@ def clip_config(backbone: str) -> dict:
     """
     import open_clip
 
-    beside = Path(__file__).with_name(f"{backbone}.json")         # toyworld.json
+    beside = Path(__file__).parent / f"{backbone}.json"         # toyworld.json
     path = beside if beside.is_file() else Path(backbone)
     if path.suffix == ".json":
         if not path.is_file():
@@ -88,7 +88,7 @@ def load_clip(backbone: str = "ViT-B-16-quickgelu", pretrained: str = "openai") 
     config = clip_config(backbone)
     clip = build_clip(config)
     activation = "QuickGELU" if config.get("quick_gelu") else "GELU"
-    beside = Path(__file__).with_name(f"{pretrained}.pt")         # toyworld.pt
+    beside = Path(__file__).parent / f"{pretrained}.pt"         # toyworld.pt
     file = beside if beside.is_file() else Path(pretrained)
     tag = get_pretrained_cfg(backbone, pretrained)
     if tag and bool(tag.get("quick_gelu")) != bool(config.get("quick_gelu")):
@@ -132,9 +132,9 @@ def load_weights(clip: nn.Module, file: Path) -> None:
         else:
             load_checkpoint(clip, str(file))
     except Exception as error:                                    # pickle, zip, key and shape errors of three libraries
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"--pretrained {file}: not weights of this architecture, truncated, or not a plain state dict "
-                         f"({reason[:160]})") from None
+                         f"({reason[:200]})") from None
 
 
 class Tokenizer:
@@ -173,6 +173,13 @@ def normalise(frames: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return (frames.float() / 255 - mean.view(3, 1, 1)) / std.view(3, 1, 1)
 
 
+def check_templates(templates: tuple[str, ...]) -> None:
+    """Raise ValueError unless there are templates, each with exactly one {} for the class name."""
+    for template in templates or ("",):
+        if template.count("{}") != 1:
+            raise ValueError(f"a template needs exactly one {{}} for the class name, got {template!r}")
+
+
 @torch.no_grad()
 def class_embeddings(clip: nn.Module, tokenizer: Tokenizer, names: list[str], templates: tuple[str, ...] = TEMPLATES,
                      cache: str | Path | None = None) -> Tensor:
@@ -181,9 +188,7 @@ def class_embeddings(clip: nn.Module, tokenizer: Tokenizer, names: list[str], te
     cache: a folder; the file's name is a hash of weights, names and templates, so that nothing stale is ever found.
     Raises ValueError for a template without exactly one {}.
     """
-    wrong = [t for t in templates if t.count("{}") != 1]
-    if wrong or not templates:
-        raise ValueError(f"a template needs exactly one {{}}, got {wrong[0]!r}" if wrong else "no templates given")
+    check_templates(templates)
     tokenizer.warn_of_unknown(names)
     file = None
     if cache is not None:
@@ -196,7 +201,7 @@ def class_embeddings(clip: nn.Module, tokenizer: Tokenizer, names: list[str], te
     device = clip.logit_scale.device
     embeddings = []
     for name in names:
-        sentences = tokenizer([template.format(name) for template in templates]).to(device)
+        sentences = tokenizer([template.replace("{}", name) for template in templates]).to(device)
         each = F.normalize(clip.encode_text(sentences).float(), dim=-1)
         embeddings.append(F.normalize(each.mean(dim=0), dim=-1))
     embeddings = torch.stack(embeddings).cpu()

@@ -54,11 +54,12 @@ def decode(path: str | Path, choose: Callable[[int], np.ndarray]) -> Tensor:
     path = Path(path)
     try:
         if path.is_dir():
-            from torchvision.io import ImageReadMode, decode_image
-            files = sorted(file for file in path.iterdir() if file.suffix.lower() in (".jpg", ".jpeg"))
+            from torchcodec.decoders import decode_jpeg
+            files = [file for file in path.iterdir() if file.suffix.lower() in (".jpg", ".jpeg")]
+            files.sort(key=lambda file: (len(file.stem), file.stem))        # 2 before 10, padded with zeros or not
             indices = choose(len(files)) if files else np.empty(0, int)
             distinct, back = np.unique(indices, return_inverse=True)
-            frames = torch.stack([decode_image(str(files[i]), mode=ImageReadMode.RGB) for i in distinct])
+            frames = torch.stack([decode_jpeg(files[i], mode="RGB") for i in distinct])
         else:
             from torchcodec.decoders import VideoDecoder
 

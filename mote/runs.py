@@ -46,7 +46,7 @@ def newest_checkpoint(out: Path) -> dict | None:
 
 def find_run(out: str, resume: str) -> tuple[Path, dict | None]:
     """The folder of --out and --resume, and the checkpoint to go on from: None for a fresh start, in an empty one."""
-    run = Path(out or (Path(resume).parent if resume else ""))
+    run = Path(out or (resume if Path(resume).is_dir() else Path(resume).parent))
     if out and not resume and run.exists() and not (run.is_dir() and not any(run.iterdir())):
         raise ValueError(f"--out {run} exists and is not an empty folder: choose another, or go on with --resume auto")
     resumed = newest_checkpoint(run) if resume == "auto" else read_checkpoint(resume) if resume else None

@@ -121,12 +121,12 @@ def test_ones_own_video_gets_ranked_classes_with_probabilities(world, trained, c
 
 
 def test_a_folder_of_jpegs_is_a_video_too(world, trained, tmp_path):
+    from PIL import Image
     from torchcodec.decoders import VideoDecoder
-    from torchvision.io import write_jpeg
     file = world / "toyworld" / "videos" / "val_star_moving_left_0.mp4"
     (tmp_path / "star").mkdir()
     for i, frame in enumerate(VideoDecoder(file)):
-        write_jpeg(frame, str(tmp_path / "star" / f"{i:03d}.jpg"), quality=95)
+        Image.fromarray(frame.permute(1, 2, 0).numpy()).save(tmp_path / "star" / f"{i:03d}.jpg", quality=95)
     args = ["--checkpoint", str(trained), "--classes", "star moving left, ring growing", "--video"]
     a, b = (evaluation.main([*args, str(place)])["ranked"] for place in (file, tmp_path / "star"))
     assert a[0][2] == b[0][2] and a[0][0] == pytest.approx(b[0][0], abs=0.05)             # JPEG is lossy
@@ -188,9 +188,9 @@ MISTAKES = {
     "crops": (["--data", "toyworld", "--crops", "2"], "invalid choice"),
     "resize below the image": (["--data", "toyworld", "--resize", "20"], "resize at least the model's 40"),
     "no clips": (["--data", "toyworld", "--clips", "0"], "--clips must be at least 1"),
-    "frames": (["--data", "toyworld", "--frames", "100"], "100 frames per clip, but the table"),
+    "frames": (["--data", "toyworld", "--frames", "100"], "--frames 100: the table of frame positions"),
     "gamma": (["--data", "toyworld", "--gamma", "0"], "gamma must be positive"),
-    "backbone of another width": (["--data", "toyworld", "--backbone", "{wide}", "--pretrained", ""], "text tower is not the one"),
+    "backbone of another width": (["--data", "toyworld", "--backbone", "{wide}", "--pretrained", ""], "not weights of this architecture"),
     "unwritable json": (["--data", "toyworld", "--json", "/nowhere/a.json"], "/nowhere"),
     "authors' file without a text tower": (["--checkpoint", "{official}", "--data", "toyworld"], "does not say which CLIP"),
 }

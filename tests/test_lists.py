@@ -1,9 +1,9 @@
 """
 A folder and a list become the videos that are meant, with the labels that are meant; every mistake is one plain line.
 
-For every list format, class file and folder layout that the README promises (Kinetics-like lists, UCF101- and HMDB51-like
-folders, Something-Something's numbers, folders of JPEGs) in miniature, on tiny files that decode; for any text and bytes
-in the place of a list (hypothesis). Checked against what the lists were written from.
+For every list format, class file and folder layout that the README promises (Kinetics, UCF101, HMDB51 and
+Something-Something in miniature, folders of JPEGs), on tiny files that decode; for any text and bytes in the place of a
+list (hypothesis). Checked against what the lists were written from.
 """
 from pathlib import Path
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import randn, seeds
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mote.model import cosine, probabilities, video_embedding
@@ -27,6 +27,15 @@ def unit(seed, *shape):
     return F.normalize(randn(seed, *shape), dim=-1).float()
 
 
+def scene(seed, B, N, M, D, k=5):
+    """Clips (B, D), test classes (N, D), fine-tuning classes (M, D), but none where rounding decides which are near."""
+    x_BD, test_ND, finetune_MD = randn(seed, B, D).float(), unit(seed + 1, N, D), unit(seed + 2, M, D)
+    for classes in (test_ND, finetune_MD):
+        ranked = (F.normalize(x_BD, dim=-1) @ classes.T).sort(descending=True).values
+        assume(k >= len(classes) or (ranked[:, k - 1] - ranked[:, k] > 1e-6).all())
+    return x_BD, test_ND, finetune_MD
+
+
 def rho(x_BD, test_ND, finetune_MD, k=5, gamma=0.05):
     return modulation(class_similarity(x_BD, test_ND, finetune_MD, k), gamma)
 
@@ -34,7 +43,7 @@ def rho(x_BD, test_ND, finetune_MD, k=5, gamma=0.05):
 # --- similarity -------------------------------------------------------------------------------------------------------
 @given(seeds, st.integers(1, 4), sizes, sizes, dims, st.integers(1, 7))
 def test_similarity_agrees_with_eq_11_written_out(seed, B, N, M, D, k):
-    x_BD, test_ND, finetune_MD = randn(seed, B, D).float(), unit(seed + 1, N, D), unit(seed + 2, M, D)
+    x_BD, test_ND, finetune_MD = scene(seed, B, N, M, D, k)
 
     def dot(a, b):
         return sum(p * q for p, q in zip(a.tolist(), b.tolist()))
@@ -67,14 +76,14 @@ def test_similarity_looks_only_at_the_classes_near_the_clip():
 
 @given(seeds, st.integers(1, 4), st.integers(1, 5), st.integers(1, 5), dims, st.integers(5, 50))
 def test_k_is_clipped_to_the_number_of_classes(seed, B, N, M, D, k):
-    x_BD, test_ND, finetune_MD = randn(seed, B, D), unit(seed + 1, N, D), unit(seed + 2, M, D)
+    x_BD, test_ND, finetune_MD = scene(seed, B, N, M, D, k)
     everyone = (test_ND @ finetune_MD.T).amax(dim=1).mean().clamp(max=1)
     torch.testing.assert_close(class_similarity(x_BD, test_ND, finetune_MD, k), everyone.expand(B), **FLOAT32)
 
 
 @given(seeds, sizes, sizes, dims)
 def test_class_order_does_not_matter(seed, N, M, D):
-    x_BD, test_ND, finetune_MD = randn(seed, 3, D), unit(seed + 1, N, D), unit(seed + 2, M, D)
+    x_BD, test_ND, finetune_MD = scene(seed, 3, N, M, D)
     shuffle = torch.Generator().manual_seed(seed)
     orders = torch.randperm(N, generator=shuffle), torch.randperm(M, generator=shuffle)
     shuffled = class_similarity(x_BD, test_ND[orders[0]], finetune_MD[orders[1]])
@@ -83,14 +92,14 @@ def test_class_order_does_not_matter(seed, N, M, D):
 
 @given(seeds, sizes, sizes, dims, st.floats(1e-3, 1e3))
 def test_clip_scale_does_not_matter(seed, N, M, D, scale):
-    x_BD, test_ND, finetune_MD = randn(seed, 3, D), unit(seed + 1, N, D), unit(seed + 2, M, D)
+    x_BD, test_ND, finetune_MD = scene(seed, 3, N, M, D)
     scaled = class_similarity(scale * x_BD, test_ND, finetune_MD)
     torch.testing.assert_close(scaled, class_similarity(x_BD, test_ND, finetune_MD), **FLOAT32)
 
 
 @given(seeds, sizes, sizes, dims)
 def test_each_clip_is_judged_alone(seed, N, M, D):
-    x_BD, test_ND, finetune_MD = randn(seed, 3, D), unit(seed + 1, N, D), unit(seed + 2, M, D)
+    x_BD, test_ND, finetune_MD = scene(seed, 3, N, M, D)
     alone = torch.cat([class_similarity(x_D[None], test_ND, finetune_MD) for x_D in x_BD])
     torch.testing.assert_close(class_similarity(x_BD, test_ND, finetune_MD), alone, **FLOAT32)
 
@@ -120,7 +129,7 @@ def test_fewer_than_one_neighbour_is_refused(k):
 # --- rho --------------------------------------------------------------------------------------------------------------
 @given(seeds, st.integers(1, 4), sizes, sizes, dims, st.integers(1, 7), gammas)
 def test_the_factor_lies_above_0_and_at_most_at_1(seed, B, N, M, D, k, gamma):
-    rho_B = rho(randn(seed, B, D), unit(seed + 1, N, D), unit(seed + 2, M, D), k, gamma)
+    rho_B = rho(*scene(seed, B, N, M, D, k), k, gamma)
     assert rho_B.shape == (B,) and rho_B.dtype == torch.float32
     assert (rho_B > 0).all() and (rho_B <= 1).all()
 
@@ -134,8 +143,8 @@ def test_rounding_never_lifts_the_factor_above_1():
 
 @given(seeds, sizes, st.integers(3, 64), st.integers(1, 7))
 def test_the_same_class_set_gives_one(seed, N, D, k):
-    classes_ND = unit(seed, N, D)
-    rho_B = rho(randn(seed + 1, 3, D), classes_ND, classes_ND.flip(0), k)
+    x_BD, classes_ND, _ = scene(seed, 3, N, 1, D, k)
+    rho_B = rho(x_BD, classes_ND, classes_ND.flip(0), k)
     torch.testing.assert_close(rho_B, torch.ones(3), rtol=0, atol=1e-5)      # 1e-5 in rho is 5e-7 in the cosine
 
 

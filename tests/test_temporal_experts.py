@@ -164,7 +164,7 @@ def test_every_expert_starts_from_weights_of_its_own(fresh):
 def test_linear_layers_and_positions_start_with_a_standard_deviation_of_0_02(fresh):
     linear = [w for b in fresh.blocks for w in (b.attn.out_proj.weight, b.experts.up_weight, b.experts.down_weight)]
     for weight in (*linear, fresh.positions):
-        n = weight.numel()                                                   # at least 1225; chance of a false alarm 1e-5
+        n = weight.numel()                                                   # 1225 at least; false alarm 1e-5
         assert abs(weight.mean().item()) < 5 * 0.02 / math.sqrt(n)
         assert abs(weight.std().item() - 0.02) < 5 * 0.02 / math.sqrt(2 * n)
 
