@@ -145,10 +145,13 @@ def interpolate(checkpoint: dict, clip: torch.nn.Module, clip_weight: float) -> 
     original["logit_scale"] = clip.logit_scale.detach().reshape(())
     model = dict(checkpoint["model"])
     for name, tensor in original.items():
-        if model[name].shape != tensor.shape:
-            raise ValueError(f"cannot interpolate {name}: {tuple(model[name].shape)} and {tuple(tensor.shape)}")
-        model[name] = clip_weight * model[name] + (1 - clip_weight) * tensor
-    print(f"visual tower: {clip_weight:g} x fine-tuned + {1 - clip_weight:.4g} x original CLIP")
+        if name not in model or model[name].shape != tensor.shape:
+            here = tuple(model[name].shape) if name in model else "missing"
+            raise ValueError(f"cannot mix in another architecture: {name} is {tuple(tensor.shape)} there, {here} here")
+        if tensor.is_floating_point():                           # a counter of batches cannot be mixed
+            model[name] = clip_weight * model[name] + (1 - clip_weight) * tensor.cpu()
+    if os.environ.get("RANK", "0") == "0":
+        print(f"visual tower: {clip_weight:g} x fine-tuned + {1 - clip_weight:.4g} x original CLIP")
     return {**checkpoint, "model": model}
 
 

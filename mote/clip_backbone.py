@@ -41,7 +41,8 @@ def clip_config(backbone: str) -> dict:
             raise FileNotFoundError(f"--backbone {backbone}: no such file")
         try:
             config = json.loads(path.read_text())
-            config = config.get("model_cfg", config)
+            if "model_cfg" in config:                             # an open_clip_config.json
+                config = {**config["model_cfg"], "preprocess_cfg": config.get("preprocess_cfg") or {}}
             missing = [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in config]
         except (ValueError, AttributeError) as error:
             raise ValueError(f"--backbone {backbone}: not an open_clip model config ({error})") from None
@@ -62,6 +63,7 @@ def build_clip(config: dict) -> nn.Module:
     import open_clip
 
     config = json.loads(json.dumps(config))                       # a copy: open_clip's create_model edits its config
+    config.pop("preprocess_cfg", None)
     custom_text = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
     try:
         return (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**config)
@@ -86,7 +88,6 @@ def load_clip(backbone: str = "ViT-B-16-quickgelu", pretrained: str = "openai") 
     from open_clip.pretrained import get_pretrained_cfg
 
     config = clip_config(backbone)
-    clip = build_clip(config)
     activation = "QuickGELU" if config.get("quick_gelu") else "GELU"
     beside = Path(__file__).parent / f"{pretrained}.pt"         # toyworld.pt
     file = beside if beside.is_file() else Path(pretrained)
@@ -105,12 +106,14 @@ def load_clip(backbone: str = "ViT-B-16-quickgelu", pretrained: str = "openai") 
         tags = open_clip.list_pretrained_tags_by_model(backbone)
         raise ValueError(f"--pretrained {pretrained}: neither a file nor a tag of {backbone}; "
                          f"tags: {', '.join(tags) or 'none'}")
+    clip = build_clip(config)
     if pretrained:
         load_weights(clip, file)
-        if not tag and file != beside:
+        if not tag and file != beside and os.environ.get("RANK", "0") == "0":
             print(f"{file}: loaded into {backbone}, activation {activation}")
     mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
-    clip.image_mean, clip.image_std = (tag or config).get("mean", mean), (tag or config).get("std", std)
+    preprocess = tag or config.get("preprocess_cfg", {})
+    clip.image_mean, clip.image_std = preprocess.get("mean", mean), preprocess.get("std", std)
     return clip.eval(), Tokenizer(backbone, config, getattr(clip, "token_ids", None))
 
 

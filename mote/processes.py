@@ -6,6 +6,7 @@ torchrun says so in the environment (RANK, WORLD_SIZE, LOCAL_RANK); without it, 
 import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -88,6 +89,7 @@ def one_line_errors(script: str) -> Iterator[None]:
 
     MOTE_TRACEBACK=1 lets it through, for whoever suspects a mistake of ours.
     """
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"      # one line too, without our source
     try:
         yield
     except (ValueError, OSError) as error:

@@ -9,6 +9,7 @@ A run's folder and its log: what was trained on, how it went, where it can go on
 Only rank 0 writes. Not part of the paper.
 """
 import json
+import os
 import time
 from pathlib import Path
 
@@ -40,7 +41,8 @@ def newest_checkpoint(out: Path) -> dict | None:
         except FileNotFoundError:
             continue
         except ValueError as error:
-            print(f"passed over: {error}", flush=True)
+            if os.environ.get("RANK", "0") == "0":
+                print(f"passed over: {error}", flush=True)
     return max(good, key=lambda checkpoint: checkpoint["step"], default=None)
 
 

@@ -1,8 +1,8 @@
 """
-A checkpoint is written whole or not at all, runs no code, and becomes the model that was saved, or one line says why not.
+A checkpoint is written whole or not at all, runs no code, and becomes the model that was saved; or one line says why.
 
-For checkpoints of train.py and in the authors' format; truncated, malicious, foreign ones. Checked against the tensors that
-were saved and, for the authors' format, the shapes and counts of their file (the numbers: tests/test_golden.py).
+For checkpoints of train.py and in the authors' format; truncated, malicious, foreign ones. Checked against the tensors
+that were saved and, for the authors' format, the tensors of their file (what they compute: tests/test_golden.py).
 """
 import json
 import os
@@ -187,9 +187,8 @@ def test_another_architecture_is_named_by_its_parameter(saved, tmp_path, name, c
     save_checkpoint(tmp_path / "x.pt", {**saved, "model": model})
     with pytest.raises(ValueError) as raised:
         load_model(tmp_path / "x.pt")
-    message = str(raised.value)
-    there = tuple(model[name].shape) if change else "missing"
-    assert message == f"a checkpoint of another architecture: {name} is {there} there, {tuple(saved['model'][name].shape)} here"
+    there, here = tuple(model[name].shape) if change else "missing", tuple(saved["model"][name].shape)
+    assert str(raised.value) == f"a checkpoint of another architecture: {name} is {there} there, {here} here"
 
 
 def test_a_parameter_too_many_is_named(saved):
@@ -273,10 +272,12 @@ def test_a_clip_weight_between_is_the_weighted_mean(saved, clip):
     """0.75 a + 0.25 b, in float64 beside float32: a few units of its last place."""
     mixed, original = visual_of(interpolate(saved, clip, 0.75)), original_visual(clip)
     for name, tensor in visual_of(saved).items():
-        assert_close(mixed[name].double(), 0.75 * tensor.double() + 0.25 * original[name].double(), atol=1e-6, rtol=1e-6)
+        right = 0.75 * tensor.double() + 0.25 * original[name].double()
+        assert_close(mixed[name].double(), right, atol=1e-6, rtol=1e-6)
 
 
-def test_interpolation_leaves_head_classes_and_checkpoint_alone(saved, clip):
+def test_interpolation_leaves_head_classes_and_checkpoint_alone(clip):
+    saved = new_checkpoint()
     before = {name: tensor.clone() for name, tensor in saved["model"].items()}
     mixed = interpolate(saved, clip, 0.3)
     for name, tensor in before.items():

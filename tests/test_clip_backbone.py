@@ -1,9 +1,9 @@
 """
 Any CLIP that open_clip can build gives frame features and class embeddings that are CLIP's, and a wrong one is refused.
 
-For the shipped tiny CLIP and for a custom-text model with a timm tower and a logit bias, built from a json; for damaged,
-foreign and malicious weights; without a network. Checked against naive loops over frames and sentences and against
-numbers worked by hand.
+For the shipped tiny CLIP and for a custom-text model with a timm tower and a logit bias, built from a json; for
+damaged, foreign and malicious weights; without a network. Checked against naive loops over frames and sentences and
+against numbers worked by hand.
 """
 import itertools
 import json
@@ -329,8 +329,13 @@ def test_sizes_that_open_clip_cannot_build_are_refused_in_one_line(config_file):
 
 
 def test_a_json_may_be_an_open_clip_hub_config(tmp_path):
-    (tmp_path / "x.json").write_text(json.dumps({"model_cfg": TINY, "preprocess_cfg": {}}))
-    assert clip_config(str(tmp_path / "x.json")) == TINY
+    """{"model_cfg", "preprocess_cfg"}: the second says how pixels are normalised."""
+    pixels = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
+    (tmp_path / "x.json").write_text(json.dumps({"model_cfg": TINY, "preprocess_cfg": pixels}))
+    assert TINY.items() <= clip_config(str(tmp_path / "x.json")).items()
+    clip, _ = load_clip(str(tmp_path / "x.json"), "")
+    assert clip.token_embedding.weight.shape == (49408, 32)
+    assert (list(clip.image_mean), list(clip.image_std)) == (pixels["mean"], pixels["std"])
 
 
 def test_the_visual_tower_alone_is_that_of_the_whole_model():

@@ -1,8 +1,8 @@
 """
-Each concept is one short file that can be lifted out and read: it imports alone, drags nothing heavy in, and stays short.
+Each concept is one short file that can be lifted out and read: it imports alone, with nothing heavy, and stays short.
 
-For every module that the issue calls copyable, in an interpreter that sees nothing else of this project (python -I); for
-all scripts and modules, their length. Checked against sys.modules and against the caps of the design card.
+For every module that says it can be copied, in an interpreter that sees nothing else of this project (python -I); for
+all scripts and modules, their length. Checked against sys.modules and against the caps of the project.
 """
 import os
 import shutil
@@ -15,9 +15,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MODULES = ("merging", "modulation", "temporal_experts", "clip_backbone", "data", "lists")
 NEEDS = {"temporal_experts": ["merging"]}                        # said in its docstring: copy the two together
-HEAVY = {"open_clip", "torchvision", "torchcodec", "timm", "ftfy", "regex", "transformers", "PIL", "matplotlib", "pytest"}
-ALLOWED = {"merging": {"torch"}, "modulation": {"torch"}, "temporal_experts": {"torch"},
-           "clip_backbone": {"torch", "open_clip"}, "data": {"torch", "numpy", "torchvision", "torchcodec"}, "lists": set()}
+HEAVY = {"open_clip", "torchvision", "torchcodec", "timm", "ftfy", "regex", "transformers", "PIL", "matplotlib"}
+ALLOWED = {"merging": {"torch"}, "modulation": {"torch"}, "temporal_experts": {"torch"}, "lists": set(),
+           "clip_backbone": {"torch", "open_clip"}, "data": {"torch", "numpy", "torchvision", "torchcodec"}}
 
 
 def in_a_fresh_interpreter(code, cwd):
@@ -71,7 +71,8 @@ def test_file_stays_short(file):
 
 
 def test_every_module_begins_with_a_docstring():
-    for file in [ROOT / "train.py", ROOT / "eval.py", *(ROOT / "mote").glob("*.py"), *(ROOT / "tests").glob("test_*.py")]:
+    modules = [*(ROOT / "mote").glob("*.py"), *(ROOT / "tests").glob("test_*.py")]
+    for file in [ROOT / "train.py", ROOT / "eval.py", *modules]:
         assert file.read_text().startswith('"""'), file
 
 

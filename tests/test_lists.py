@@ -428,6 +428,12 @@ def test_a_written_split_reads_back_as_it_was(scratch, classes, data):
     assert read_list(scratch / "train.txt", ".", len(classes)) == videos
 
 
+def test_written_class_names_keep_their_quotes_and_commas(tmp_path):
+    classes = ['"no"', 'saying "no"', "a, then b", 'a,"b"', "'c'"]
+    write_split(tmp_path, "train", [("a.mp4", 0)], classes)
+    assert read_classes(tmp_path / "classes.csv") == classes
+
+
 @pytest.mark.parametrize("names", [["clip 1", "clip 2"], ["clip,1", "clip,2"]])
 def test_a_written_split_of_numbered_jpeg_folders_reads_back(tmp_path, names):
     """Their paths end in a number, which must not be taken for a column of frames."""

@@ -240,11 +240,11 @@ def test_the_logit_scale_is_learned_from_the_classification_loss():
     torch.testing.assert_close(scale.grad, torch.tensor(-0.25))
 
 
-@given(seeds)
-def test_losses_are_computed_in_float32(seed):
+@given(seeds, st.booleans())
+def test_losses_are_computed_in_float32(seed, autocast):
     half, target = randn(seed, 3, 5, 7).bfloat16(), randn(seed + 1, 3, 5, 7).bfloat16()
     labels_B, scale = torch.tensor([0, 1, 2]), torch.tensor(100.0)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         losses = classification_loss(half[:, 0], labels_B, scale), mse_loss(half, target)
     torch.testing.assert_close(losses[0], classification_loss(half[:, 0].float(), labels_B, scale), **EXACT)
     torch.testing.assert_close(losses[1], mse_loss(half.float(), target.float()), **EXACT)

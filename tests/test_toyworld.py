@@ -186,10 +186,10 @@ def contents(folder):
     return {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def test_a_set_that_is_there_is_left_alone(written):
+def test_a_set_that_is_there_is_left_alone(written, monkeypatch):
     folder, _ = written
-    (folder / "val.txt").touch()
     before, times = contents(folder), [file.stat().st_mtime_ns for file in sorted(folder.rglob("*"))]
+    monkeypatch.setattr(toyworld, "make_clip", None)             # nothing is drawn
     generate(folder, "toyworld", seed=5)
     assert contents(folder) == before and [file.stat().st_mtime_ns for file in sorted(folder.rglob("*"))] == times
 

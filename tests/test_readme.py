@@ -1,0 +1,134 @@
+"""
+README.md is true: its commands run, its Python prints what it says, its names exist, its numbers come back.
+
+Commands are run as written, but for what would take hours or a download: those get a tiny model and a miniature of the dataset
+appended to the same flags. `make demo` and `make test` are .ci/run's. The slow test is the demo in full.
+"""
+import contextlib
+import io
+import re
+import shlex
+import shutil
+import sys
+
+import pytest
+from test_train import ROOT
+
+import eval as evaluation
+import train
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.S)
+COMMANDS = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines() if line]
+TINY = ["--backbone", "toyworld", "--pretrained", "toyworld", "--threads", "1", "--workers", "0", "--device", "cpu"]
+SPREAD = 8               # points that an accuracy of the demo may move by, as README.md says
+
+
+def text_after(command: str) -> str:
+    """The output that the README shows below a command."""
+    i = next(i for i, (kind, text) in enumerate(BLOCKS) if kind == "sh" and command in text)
+    assert BLOCKS[i + 1][0] == "text", f"no output is shown after {command}"
+    return BLOCKS[i + 1][1]
+
+
+def cells(table: str) -> dict[str, list[float]]:
+    """Rows of the table at a run's end: name -> numbers."""
+    rows = re.findall(r"^(untrained CLIP.*?|trained.*?)  +([\d. ]+)$", table, flags=re.M)
+    return {name: [float(x) for x in numbers.split()] for name, numbers in rows}
+
+
+@pytest.fixture(scope="module")
+def place(world, tmp_path_factory):
+    """A folder like a fresh clone after a (much shorter) `make demo`, with miniatures of the datasets named."""
+    folder = tmp_path_factory.mktemp("clone")
+    (folder / "data").symlink_to(world)
+    for name in ("tools", "mote"):
+        (folder / name).symlink_to(ROOT / name)
+    shutil.copytree(world / "toyworld", folder / "DIR")
+    shutil.copy(world / "toyworld/videos/val_star_moving_left_0.mp4", world / "toyworld/videos/val_star_moving_left_3.mp4")
+    shutil.copy(world / "toyworld/videos/val_star_moving_left_0.mp4", folder / "CLIP.mp4")
+    with contextlib.chdir(folder) if sys.version_info >= (3, 11) else pytest.MonkeyPatch.context() as patch:
+        if patch is not None:
+            patch.chdir(folder)
+        for run in ("runs/demo", "RUN"):
+            train.main([*TINY, "--data", "toyworld", "--zero-shot", "toyworld-novel", "--epochs", "1", "--batch", "16",
+                        "--layers", "1", "--out", run])
+        yield folder
+
+
+def test_every_command_is_known_to_these_tests():
+    scripts = {re.sub(r"^torchrun --nproc-per-node \d+ ", "python ", c).split()[1] for c in COMMANDS}
+    assert scripts == {"demo", "test", "eval.py", "train.py", "tools/pretrain_toyworld.py", "tools/picture.py",
+                       "tools/toyworld_table.py"}
+    assert {"make demo", "make test"} <= set(COMMANDS)
+    ci = (ROOT / ".ci/run").read_text()
+    assert re.search("^make demo", ci, flags=re.M) and re.search("^make test$", ci, flags=re.M)
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if not c.startswith("make")])
+def test_the_command_runs(command, place, world, monkeypatch, tmp_path):
+    monkeypatch.chdir(place)
+    words = shlex.split(re.sub(r"^torchrun --nproc-per-node \d+ ", "python ", command))
+    script, args = words[1], words[2:]
+    if "openai" in args:
+        assert evaluation.parse(args).pretrained == "openai"                  # a download: its flags are read, no more
+    elif script == "eval.py":
+        assert evaluation.main([*args, "--workers", "0", "--device", "cpu"])
+    elif script == "train.py":
+        if args == ["--data-root", "DIR"] or not args:
+            assert train.parse_config(args).data == ("DIR" if args else "toyworld")
+        batch = [] if "--accumulate" in args else ["--batch", "16"]
+        batch = batch or ["--batch", "16"]
+        rows = train.main([*args, *TINY, "--epochs", "1", "--layers", "1", *batch, "--zero-shot", "", "--out", str(tmp_path / "run")])
+        assert list(rows) == ["untrained CLIP, frames averaged", "trained", "trained, with modulation"]
+    else:
+        monkeypatch.syspath_prepend(str(ROOT / "tools"))
+        tool = __import__(script.removeprefix("tools/").removesuffix(".py"))
+        extra = ["--steps", "1", "--batch", "20", "--out", str(tmp_path / "clip.pt")] if "pretrain" in script else []
+        if script.endswith("picture.py"):
+            pytest.importorskip("matplotlib")
+        tool.main([*args, *extra])
+        assert not extra or (tmp_path / "clip.pt").stat().st_size < 2e6
+        assert not script.endswith("picture.py") or (place / args[0] / "results.png").stat().st_size > 5000
+
+
+def test_the_method_in_a_dozen_lines_prints_what_is_shown():
+    (code, shown), = [(text, BLOCKS[i + 1][1]) for i, (kind, text) in enumerate(BLOCKS) if kind == "python"]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code, "README.md", "exec"), {})
+    assert printed.getvalue() == shown
+
+
+def test_every_file_and_name_that_the_readme_mentions_exists():
+    for path in re.findall(r"\b((?:mote|tools|tests|results)/[\w./]+\.(?:py|jsonl|json|pt))", README):
+        assert (ROOT / path).is_file(), path
+    for file, name in re.findall(r"\((\w+)\.py `(\w+)`", README):
+        source = next(p for p in (ROOT / f"{file}.py", ROOT / f"mote/{file}.py") if p.is_file())
+        assert re.search(rf"\b{name}\b", source.read_text()), f"{file}.py {name}"
+    for test in re.findall(r"`(test_\w+)`", README):
+        assert any(f"def {test}(" in p.read_text() for p in (ROOT / "tests").glob("*.py")), test
+
+
+def test_the_table_of_results_is_what_its_command_prints(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    import toyworld_table
+    assert toyworld_table.main([]) in README
+
+
+@pytest.mark.slow
+def test_the_demo_gives_the_numbers_shown_within_the_spread_stated(tmp_path, monkeypatch, capsys):
+    """The job of `make demo`, three minutes; also what toyworld must show."""
+    monkeypatch.delenv("MOTE_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    train.main(["--out", "runs/demo"])
+    printed = capsys.readouterr().out
+    got, shown = cells(printed), cells(text_after("make demo"))
+    assert f"within {SPREAD} points" in README and list(got) == list(shown) and len(got) == 3
+    for row, numbers in shown.items():
+        for here, there in zip(got[row], numbers):
+            assert abs(here - there) <= SPREAD, (row, got[row], numbers)
+    assert got["trained"][0] >= 75 and got["trained"][2] <= got["untrained CLIP, frames averaged"][2] - 8
+    line = next(line for line in printed.splitlines() if line.startswith("step "))
+    shown = next(text for kind, text in BLOCKS if text.startswith("step "))
+    assert re.sub(r"[\d.e+-]+", "#", line.strip()) == re.sub(r"[\d.e+-]+", "#", shown.strip())
