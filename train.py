@@ -184,9 +184,9 @@ def build_optimizer(model: MoTE, config: Config) -> torch.optim.AdamW:
 
 
 def main(argv: list[str] | None = None) -> dict:
-    config = parse_config(argv)
+    cfg = parse_config(argv)
     with one_line_errors("train.py"):
-        return run(config)
+        return run(cfg)
 
 
 # --- 4. the run -------------------------------------------------------------------------------------------------------
@@ -208,8 +208,8 @@ def run(cfg: Config) -> dict:
     batches = MicroBatches(len(train), cfg.batch, cfg.epochs, cfg.seed, process.rank, process.world, cfg.accumulate,
                            start=resumed["step"] if resumed else 0)
     step, steps, every = batches.start, batches.stop, batches.steps_per_epoch
-    if resumed and resumed["classes"] != names:
-        raise ValueError(f"--resume: the checkpoint's {len(resumed['classes'])} classes are not those of {cfg.data}")
+    if tests[cfg.data][1] != names or (resumed and resumed["classes"] != names):
+        raise ValueError(f"{cfg.data}: the classes to train on, to test on and of --resume must be the same")
     clip, tokenizer = load_clip(cfg.backbone, cfg.pretrained)
     clip, templates = clip.to(device), read_templates(cfg.templates)
     start(process)
@@ -271,9 +271,7 @@ def run(cfg: Config) -> dict:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step / every, group["peak"], cfg.epochs, cfg.warmup)
         for i in range(cfg.accumulate):
-            asked = time.perf_counter()
-            batch = next(stream)
-            waited = time.perf_counter() - asked
+            batch = meter.wait_for(stream)
             newly_bad += batch["failed"]
             inputs = batch["frames"], batch["label"], *draws(cfg, step, i * process.world + process.rank)
             syncs = i == cfg.accumulate - 1 or process.world == 1
@@ -281,7 +279,7 @@ def run(cfg: Config) -> dict:
                 with autocast(device, dtype):
                     losses = ddp(*(tensor.to(device, non_blocking=True) for tensor in inputs))
                 (L_ALL(*losses, cfg.weight_merged, cfg.weight_mse) / cfg.accumulate).backward()     # Eq. 10
-            meter.add(losses, len(batch["label"]), waited)
+            meter.add(losses, len(batch["label"]))
         optimizer.step()
         optimizer.zero_grad()
         step += 1

@@ -144,6 +144,8 @@ def interpolate(checkpoint: dict, clip: torch.nn.Module, clip_weight: float) -> 
     original = {f"visual.{name}": tensor for name, tensor in clip.visual.state_dict().items()}
     original["logit_scale"] = clip.logit_scale.detach().reshape(())
     model = dict(checkpoint["model"])
+    if extra := sorted(name for name in model if name.startswith("visual.") and name not in original):
+        raise ValueError(f"cannot mix in another architecture: it has no {extra[0]}")
     for name, tensor in original.items():
         if name not in model or model[name].shape != tensor.shape:
             here = tuple(model[name].shape) if name in model else "missing"

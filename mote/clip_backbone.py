@@ -43,11 +43,11 @@ def clip_config(backbone: str) -> dict:
             config = json.loads(path.read_text())
             if "model_cfg" in config:                             # an open_clip_config.json
                 config = {**config["model_cfg"], "preprocess_cfg": config.get("preprocess_cfg") or {}}
-            missing = [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in config]
-        except (ValueError, AttributeError) as error:
-            raise ValueError(f"--backbone {backbone}: not an open_clip model config ({error})") from None
-        if missing:
-            raise ValueError(f"--backbone {backbone}: an open_clip model config needs {', '.join(missing)}")
+            if not all(isinstance(config[key], dict) for key in ("vision_cfg", "text_cfg")) or not config["embed_dim"]:
+                raise ValueError("vision_cfg and text_cfg must be objects")
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"--backbone {backbone}: not an open_clip model config, which has embed_dim, vision_cfg "
+                             f"and text_cfg ({type(error).__name__}: {error})") from None
     else:
         config = open_clip.get_model_config(backbone) if ":" not in backbone else None
         if config is None:

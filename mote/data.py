@@ -11,6 +11,7 @@ Dimension key   V views per video   T frames per clip   c h w pixels (only here)
 Copy alone: needs torch, numpy, torchvision and torchcodec (which needs FFmpeg's libraries).
 Differs from the authors' code: no resize before the random crop; segments do not overlap; torchcodec, not decord.
 """
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -55,9 +56,11 @@ def decode(path: str | Path, choose: Callable[[int], np.ndarray]) -> Tensor:
     try:
         if path.is_dir():
             from torchcodec.decoders import decode_jpeg
-            files = [file for file in path.iterdir() if file.suffix.lower() in (".jpg", ".jpeg")]
+            files = [f for f in path.iterdir() if f.suffix.lower() in (".jpg", ".jpeg") and f.name[0] != "."]
             files.sort(key=lambda file: (len(file.stem), file.stem))        # 2 before 10, padded with zeros or not
-            indices = choose(len(files)) if files else np.empty(0, int)
+            if not files:
+                raise ValueError("a folder without .jpg or .jpeg files")
+            indices = choose(len(files))
             distinct, back = np.unique(indices, return_inverse=True)
             frames = torch.stack([decode_jpeg(files[i], mode="RGB") for i in distinct])
         else:
@@ -69,8 +72,9 @@ def decode(path: str | Path, choose: Callable[[int], np.ndarray]) -> Tensor:
             distinct, back = np.unique(indices, return_inverse=True)
             frames = read_frames(path, decoder, distinct.tolist())
     except (RuntimeError, ValueError, IndexError, OSError, ZeroDivisionError) as error:      # all seen on damaged files
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise Undecodable(f"{path}: {line.rpartition('.cpp:')[2].partition(', ')[2] or line}"[:300]) from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = re.sub(r"^.*\.cpp:\d+, ", "", reason)              # torchcodec starts with its own source file
+        raise Undecodable(f"{path}: {reason}"[:300]) from None
     if len(frames) != len(distinct) or not len(frames):
         raise Undecodable(f"{path}: asked for {len(distinct)} frames, got {len(frames)}")
     return frames[torch.from_numpy(back.reshape(np.shape(indices)))]
@@ -149,7 +153,7 @@ class TrainingClips(torch.utils.data.Dataset):
                 index = int(rng.integers(len(self.videos)))
                 continue
             with torch.random.fork_rng(devices=[]):              # torchvision draws from the global generator
-                torch.manual_seed(int(rng.integers(2**63)))
+                torch.default_generator.manual_seed(int(rng.integers(2**63)))
                 return {"frames": self.transform(frames), "label": label, "failed": failed}
         raise Undecodable(f"{MAX_TRIES} videos in a row could not be decoded, the last: {self.videos[failed[-1]][0]}")
 

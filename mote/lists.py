@@ -18,6 +18,8 @@ from pathlib import Path
 VIDEO_ENDINGS = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp", ".ts")
 JPEG_ENDINGS = (".jpg", ".jpeg")
 SPLITS = {"train": ("train",), "val": ("val", "test", "validation")}                    # a split's names on disk
+PLAIN = re.compile(r"(.+?)[\s,]+([+-]?\d+)")                       # path, label
+WITH_FRAMES = re.compile(r"(.+?)[\s,]+\d+[\s,]+([+-]?\d+)")       # path, frames, label
 Videos = list[tuple[str, int]]
 
 
@@ -50,9 +52,10 @@ def read_split(folder: Path, split: str, list_file: str = "", class_file: str = 
             raise FileNotFoundError(f"{listing}: none of its first videos exists, for one {videos[0][0]}; "
                                     "its paths are relative to --data-root")
         return videos, classes
-    for name in SPLITS[split]:
-        if (folder / name).is_dir():
-            return read_class_folders(folder / name)
+    parts = [folder / name for names in SPLITS.values() for name in names if (folder / name).is_dir()]
+    for part in parts:
+        if part.name in SPLITS[split]:                           # a class may be missing on one side: labels count all
+            return read_class_folders(part, {name for side in parts for name in class_folders(side)})
     if not needs_split(folder):
         raise FileNotFoundError(f"{folder} has no {split} list ({split}.txt) and no folder {split}")
     videos, classes = read_class_folders(folder)
@@ -70,9 +73,7 @@ def read_list(file: str | Path, folder: str | Path, num_classes: int) -> Videos:
     lines = [(n, line.strip()) for n, line in enumerate(read_text(file).splitlines(), 1) if line.strip()]
     if not lines:
         raise ValueError(f"{file}: a list with no videos")
-    with_frames = re.compile(r"(.+?)[\s,]+\d+[\s,]+([+-]?\d+)")
-    plain = re.compile(r"(.+?)[\s,]+([+-]?\d+)")
-    pattern = with_frames if all(with_frames.fullmatch(line) for _, line in lines) else plain
+    pattern = WITH_FRAMES if all(WITH_FRAMES.fullmatch(line) for _, line in lines) else PLAIN
     videos = []
     for n, line in lines:
         match = pattern.fullmatch(line)
@@ -86,9 +87,12 @@ def read_list(file: str | Path, folder: str | Path, num_classes: int) -> Videos:
 
 
 def write_split(folder: Path, split: str, videos: Videos, classes: list[str]) -> None:
-    """Keep a split as this module reads it (with --data-root .), so that nobody has to guess a run's training data."""
-    (folder / f"{split}.txt").write_text("".join(f"{path} {label}\n" for path, label in videos))
-    with open(folder / "classes.csv", "w", newline="") as file:
+    """Keep a split as this module reads it (with --data-root .), so that nobody has to guess a run's videos."""
+    lines = [f"{path} {label}" for path, label in videos]
+    if all(WITH_FRAMES.fullmatch(line) for line in lines):       # paths that end in a number: say that it is no count
+        lines = [f"{path} 0 {label}" for path, label in videos]
+    (folder / f"{split}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    with open(folder / "classes.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(enumerate(classes))
 
 
@@ -96,7 +100,7 @@ def read_classes(file: str | Path) -> list[str]:
     """Class names from a csv of `id,name`, with or without a header line; a name may hold commas."""
     names: dict[int, str] = {}
     try:
-        rows = [row for row in csv.reader(read_text(file).splitlines()) if row]
+        rows = [row for row in csv.reader(read_text(file).splitlines(), strict=True) if row]
     except csv.Error as error:
         raise ValueError(f"{file}: not a csv ({error})") from None
     if rows and not rows[0][0].strip().isdecimal():
@@ -115,17 +119,26 @@ def read_classes(file: str | Path) -> list[str]:
     return [names[i] for i in range(len(names))]
 
 
-def read_class_folders(folder: Path) -> tuple[Videos, list[str]]:
-    """One folder per class, holding video files or folders of JPEGs. Labels follow the sorted folder names."""
-    folders = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if not folders:
+def class_folders(folder: Path) -> list[str]:
+    """Names of the folders inside, but hidden ones."""
+    return [entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+
+
+def read_class_folders(folder: Path, everywhere: set[str] = frozenset()) -> tuple[Videos, list[str]]:
+    """One folder per class, holding video files or folders of JPEGs. Labels follow the sorted folder names: of this
+    folder, or of `everywhere`, the folder names of all splits, so that a label means the same class in each.
+    """
+    here = class_folders(folder)
+    if not here:
         raise ValueError(f"{folder}: neither a list nor a folder per class")
-    classes = [class_name(entry.name) for entry in folders]
-    twice = [name for name in classes if classes.count(name) > 1]
-    if twice:
-        raise ValueError(f"{folder}: two folders mean the class {twice[0]!r}")
+    names = sorted(everywhere or here)
+    classes = [class_name(name) for name in names]
+    wrong = [name for name, words in zip(names, classes) if not words or classes.count(words) > 1]
+    if wrong:
+        raise ValueError(f"{folder}: each folder must name a class of its own; {wrong[0]!r} does not")
     videos: Videos = []
-    for label, entry in enumerate(folders):
+    for name in sorted(here):
+        label, entry = names.index(name), folder / name
         inside = sorted(file for file in entry.iterdir() if not file.name.startswith(".") and (
             any(f.suffix.lower() in JPEG_ENDINGS for f in file.iterdir()) if file.is_dir()
             else file.suffix.lower() in VIDEO_ENDINGS))

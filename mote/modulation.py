@@ -12,7 +12,6 @@ Dimension key   B clips (views)   D embedding   N test classes   M fine-tuning c
 Copy alone: needs torch only. Same numbers as the authors' code: tests/test_golden.py.
 """
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 NEIGHBOURS, GAMMA = 5, 0.05                                      # K and gamma, Section 4.1
@@ -21,17 +20,17 @@ NEIGHBOURS, GAMMA = 5, 0.05                                      # K and gamma, 
 def class_similarity(x_BD: Tensor, test_ND: Tensor, finetune_MD: Tensor, k: int = NEIGHBOURS) -> Tensor:
     """M(y_t y_f^T) of Eq. 11: how alike are the classes that a clip is near to, in both sets? -> (B,), a cosine <= 1.
 
-    x may have any length; class embeddings have unit length. k is lowered where there are fewer classes.
-    Raises ValueError for k < 1.
+    x may have any length, since only the order of its cosines counts; class embeddings have unit length. k is lowered
+    to the number of classes where there are fewer. Float32, also under autocast. Raises ValueError for k < 1.
     """
     if k < 1:
         raise ValueError(f"the number of neighbours must be at least 1, got {k}")
-    x_BD, test_ND, finetune_MD = x_BD.float(), test_ND.float(), finetune_MD.float()
-    x_BD = F.normalize(x_BD, dim=-1)
-    near_test_BKD = test_ND[(x_BD @ test_ND.T).topk(min(k, len(test_ND))).indices]
-    near_finetune_BKD = finetune_MD[(x_BD @ finetune_MD.T).topk(min(k, len(finetune_MD))).indices]
-    best_BK = (near_test_BKD @ near_finetune_BKD.mT).amax(dim=-1)         # of each test neighbour: first the maximum,
-    return best_BK.mean(dim=-1).clamp(max=1)                              # then the mean; the other order differs
+    with torch.autocast(x_BD.device.type, enabled=False):
+        x_BD, test_ND, finetune_MD = x_BD.float(), test_ND.float(), finetune_MD.float()
+        near_test_BKD = test_ND[(x_BD @ test_ND.T).topk(min(k, len(test_ND))).indices]
+        near_finetune_BKD = finetune_MD[(x_BD @ finetune_MD.T).topk(min(k, len(finetune_MD))).indices]
+        best_BK = (near_test_BKD @ near_finetune_BKD.mT).amax(dim=-1)     # of each test neighbour: first the maximum,
+        return best_BK.mean(dim=-1).clamp(max=1)                          # then the mean; the other order differs
 
 
 def modulation(similarity: Tensor, gamma: float = GAMMA) -> Tensor:

@@ -11,6 +11,7 @@ Only rank 0 writes. Not part of the paper.
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -83,10 +84,17 @@ class Meter:
         self.losses.zero_()
         self.passes, self.clips, self.waited, self.since = 0, 0, 0.0, time.perf_counter()
 
-    def add(self, losses: tuple[Tensor, ...], clips: int, waited: float) -> None:
-        """One micro-batch: its losses (kept on the device: reading them would wait for it), its size, its wait in s."""
+    def wait_for(self, stream: Iterator[dict]) -> dict:
+        """The next batch; the time it takes to come is time that the model stood still."""
+        asked = time.perf_counter()
+        batch = next(stream)
+        self.waited += time.perf_counter() - asked
+        return batch
+
+    def add(self, losses: tuple[Tensor, ...], clips: int) -> None:
+        """One micro-batch: its losses (kept on the device: reading them would wait for it) and its size."""
         self.losses += torch.stack(losses).detach()
-        self.passes, self.clips, self.waited = self.passes + 1, self.clips + clips, self.waited + waited
+        self.passes, self.clips = self.passes + 1, self.clips + clips
 
     def read(self) -> tuple[list[float], str]:
         """The mean losses over all ranks, and "clips/s, data wait" of this rank times the ranks."""

@@ -12,7 +12,7 @@ that uses time can tell "moving left" from "moving right". Three sets of classes
 Dimension key   n clips   T frames   s pixels a side
 The CLIP that goes with it (toyworld.json, toyworld.pt) is trained by tools/pretrain_toyworld.py. Not part of the paper.
 """
-import os
+import secrets
 import shutil
 import time
 from pathlib import Path
@@ -121,7 +121,7 @@ def generate(folder: str | Path, name: str = "toyworld", seed: int = 0, clips: d
     folder = Path(folder)
     if (folder / "classes.csv").exists():
         return folder
-    building = folder.with_name(f".{folder.name}.{os.getpid()}")  # renamed when whole: a killed run leaves no half set
+    building = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")    # renamed when whole: no half set is left
     (building / "videos").mkdir(parents=True)
     classes = class_set(name)
     for part, (split, count) in enumerate((clips or SETS[name]).items()):
@@ -134,8 +134,9 @@ def generate(folder: str | Path, name: str = "toyworld", seed: int = 0, clips: d
                      "motion": pick.choice(list(MOTIONS))}
             file = f"videos/{split}_{classes[label][0].replace(' ', '_')}_{i // len(classes)}.mp4"
             clip = make_clip(**{**drawn, **classes[label][1]}, seed=key)
+            # One thread and no macroblock tree: x264 otherwise writes another file each time it is asked.
             VideoEncoder(clip, frame_rate=FPS).to_file(building / file, codec="libx264", crf=18, preset="veryfast",
-                                                       extra_options={"threads": 1})
+                                                       extra_options={"threads": 1, "mbtree": 0})
             lines.append(f"{file} {label}\n")
         (building / f"{split}.txt").write_text("".join(lines))
     (building / "classes.csv").write_text("".join(f"{i},{c}\n" for i, (c, _) in enumerate(classes)))

@@ -1,9 +1,9 @@
 """
 eval.py as a user runs it.
 
-Must be true: every video counts once on any number of ranks and none is replaced; a score does not depend on batch size,
-workers or views being computed together; one's own video gets ranked classes; mistakes are one line. Checked against
-the model called by hand, and against other runs of the script.
+Must be true: every video counts once on any number of ranks and none is replaced; a score does not depend on batch
+size, workers or views being computed together; one's own video gets ranked classes; mistakes are one line. Checked
+against the model called by hand, and against other runs of the script.
 """
 import json
 import shutil
@@ -16,7 +16,6 @@ import eval as evaluation
 import mote
 import train
 from mote.data import TestViews
-from mote.model import cosine, probabilities, video_embedding
 
 CLIP = ["--backbone", "toyworld", "--pretrained", "toyworld", "--workers", "0"]
 
@@ -41,8 +40,8 @@ def damaged(world, tmp_path_factory):
 
 
 def test_scores_equal_the_model_called_video_by_video(world, trained):
-    result = evaluation.main(["--checkpoint", str(trained), "--data", "toyworld-novel", "--workers", "0", "--clips", "2",
-                              "--crops", "3", "--resize", "48"])
+    result = evaluation.main(["--checkpoint", str(trained), "--data", "toyworld-novel", "--workers", "0",
+                              "--clips", "2", "--crops", "3", "--resize", "48"])
     process = train.this_process("cpu")
     videos, names = evaluation.dataset("toyworld-novel", "", "val", process)
     options = evaluation.parse(["--checkpoint", str(trained), "--data", "toyworld-novel"])
@@ -162,20 +161,6 @@ def test_bf16_changes_little(world, trained):
     assert abs(fp32 - bf16) <= 10                                             # 4 of 40 videos
 
 
-def test_views_are_averaged_as_cosines_before_the_softmax():
-    cosines = torch.tensor([[[0.2, 0.4], [0.6, 0.0]]])                        # 1 video, 2 views, 2 classes: means 0.4, 0.2
-    expected = torch.tensor([[1.0, 0.0]]).new_tensor([[2.0 ** 2, 2.0 ** 1]]) / 6          # exp(scale) = ln 2 / 0.1 below
-    scale = torch.tensor(2.0).log().div(0.2).log()
-    torch.testing.assert_close(probabilities(cosines, scale), expected / expected.sum())
-
-
-def test_the_embedding_falls_back_to_clip_at_rho_0():
-    e, t = torch.randn(2, 3, 4), torch.randn(2, 3, 4)
-    torch.testing.assert_close(video_embedding(e, t, torch.tensor([0.0, 1.0]))[0], e[0].mean(dim=0))
-    torch.testing.assert_close(video_embedding(e, t, torch.tensor([0.0, 1.0]))[1], (e + t)[1].mean(dim=0))
-    assert cosine(e.mean(dim=1), torch.eye(4)).abs().max() <= 1 + 1e-6
-
-
 MISTAKES = {
     "nothing to evaluate": ([], "give either --data"),
     "data and video": (["--data", "toyworld", "--video", "a.mp4"], "give either --data"),
@@ -190,9 +175,9 @@ MISTAKES = {
     "no clips": (["--data", "toyworld", "--clips", "0"], "--clips must be at least 1"),
     "frames": (["--data", "toyworld", "--frames", "100"], "--frames 100: the table of frame positions"),
     "gamma": (["--data", "toyworld", "--gamma", "0"], "gamma must be positive"),
-    "backbone of another width": (["--data", "toyworld", "--backbone", "{wide}", "--pretrained", ""], "not weights of this architecture"),
+    "backbone of another width": (["--data", "toyworld", "--backbone", "{wide}"], "not weights of this architecture"),
     "unwritable json": (["--data", "toyworld", "--json", "/nowhere/a.json"], "/nowhere"),
-    "authors' file without a text tower": (["--checkpoint", "{official}", "--data", "toyworld"], "does not say which CLIP"),
+    "authors' file, no text tower": (["--checkpoint", "{official}", "--data", "toyworld"], "does not say which CLIP"),
 }
 
 

@@ -6,6 +6,7 @@ gradient norms and merged weights agree to 1e-5 of the largest number of each te
 additions: 2e-6 was seen); frame indices and crops agree exactly; the learning rate to 1e-9 of its peak. Then what the
 numbers cannot show: that the draws of a step are a function of (seed, step, micro-batch).
 """
+import itertools
 import json
 import math
 
@@ -281,14 +282,12 @@ def test_draws_are_one_hot_rows_and_rows_of_the_temperatures(seed, step, m, L, E
     assert all(any(torch.equal(row, weights) for weights in allowed) for row in merging_LE)
 
 
-@pytest.mark.parametrize("what", ["seed", "step", "m"])
-def test_draws_differ_across_seeds_steps_and_micro_batches(what):
-    # 20 draws of 6 experts and 6 temperatures. Two are the same by chance with 0.479^6 / 11^6 = 7e-9; 190 pairs: 1e-6.
-    def draw(i):
-        at = {"seed": 0, "step": 0, "m": 0, what: i}
-        drawn = train.draws(train.Config(seed=at["seed"], layers=6, experts=4), at["step"], at["m"])
-        return str([rows.tolist() for rows in drawn])
-    assert len({draw(i) for i in range(20)}) == 20
+def test_draws_differ_across_seeds_steps_and_micro_batches():
+    # 6 experts and 6 temperatures at 4 x 4 x 4 places, neighbours included: (step 1, m 0) is not (step 0, m 1). Two are
+    # the same by chance with 0.479^6 / 11^6 = 7e-9, so some of 2016 pairs with 1e-5.
+    places = itertools.product(range(4), repeat=3)
+    drawn = {place: train.draws(train.Config(seed=place[0], layers=6, experts=4), *place[1:]) for place in places}
+    assert len({str([rows.tolist() for rows in pair]) for pair in drawn.values()}) == 64
 
 
 @pytest.mark.parametrize("routing, p", [("multinomial", [0.0321, 0.0871, 0.2369, 0.6439]), ("uniform", [0.25] * 4)])

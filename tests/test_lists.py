@@ -251,7 +251,7 @@ def test_a_class_with_no_videos_is_named(tmp_path):
 
 def test_two_folders_of_one_name_are_refused(tmp_path):
     touch(tmp_path, "brush_hair/a.avi", "brush hair/a.avi", "catch/a.avi")
-    with pytest.raises(ValueError, match="two folders mean the class 'brush hair'"):
+    with pytest.raises(ValueError, match="each folder must name a class of its own; '.*' does not"):
         read_class_folders(tmp_path)
 
 

@@ -111,7 +111,6 @@ def test_similarity_is_float32_whatever_comes_in(dtype):
     torch.testing.assert_close(class_similarity(*embeddings), expected_B, rtol=0, atol=0)
 
 
-@pytest.mark.xfail(strict=True, reason=".float() does not keep a matmul out of bfloat16: --precision bf16 rounds rho")
 @given(seeds)
 def test_similarity_is_float32_under_autocast(seed):
     embeddings = [unit(seed + i, 6, 8) for i in range(3)]

@@ -244,9 +244,7 @@ def test_of_two_processes_at_once_the_second_takes_the_firsts_set(small, tmp_pat
     def overtaken(**about):
         if not inner:
             inner.append(None)
-            with monkeypatch.context() as second:
-                second.setattr(toyworld.os, "getpid", lambda: 1)
-                generate(folder)
+            generate(folder)
             inner[0] = contents(folder)
         return make_clip(**about)
     monkeypatch.setattr(toyworld, "make_clip", overtaken)

@@ -1,9 +1,9 @@
 """
 train.py as a user runs it: on a small toyworld, in this process where that is possible.
 
-Must be true: a run ends with its table and a checkpoint that anyone can load; killed and resumed it is the same run, bit for
-bit; two ranks are one rank with two accumulation steps; every mistake is one line and exit status 2. Checked against
-other runs of the same script.
+Must be true: a run ends with its table and a checkpoint that anyone can load; killed and resumed it is the same run,
+bit for bit; two ranks are one rank with two accumulation steps; every mistake is one line and exit status 2. Checked
+against other runs of the same script.
 """
 import json
 import os
@@ -40,8 +40,8 @@ def metrics(run: Path) -> list[dict]:
 
 
 def torchrun(ranks: int, *command: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks),
-                           *command], cwd=ROOT, capture_output=True, text=True, timeout=300,
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    return subprocess.run([*launch, *command], cwd=ROOT, capture_output=True, text=True, timeout=300,
                           env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)})
 
 
@@ -149,7 +149,7 @@ def test_two_ranks_match_one_rank_with_two_accumulation_steps(world, tmp_path):
     assert done.returncode == 0, done.stderr
     train.main([*SMALL, "--out", str(one), "--accumulate", "2"])
     digests = [(tmp_path / f"digest.rank{rank}").read_text() for rank in range(2)]
-    assert digests[0] == digests[1]                                           # the ranks' parameters, at every evaluation
+    assert digests[0] == digests[1]                              # the ranks' parameters, at every evaluation
     for a, b in zip(metrics(one), metrics(two)):
         assert (a["videos"], a["decoded"]) == (b["videos"], b["decoded"]) == (40, 40)
         for loss in ("loss_expert", "loss_merged", "loss_mse"):
@@ -179,8 +179,9 @@ def test_a_frozen_clip_keeps_its_weights_and_needs_no_backward(world, tmp_path, 
     assert needed and not any(needed)
 
 
-@pytest.mark.parametrize("flags, passes", [([], 2), (["--experts", "1"], 1), (["--weight-merged", "0", "--weight-mse", "0"], 1),
-                                           (["--experts", "1", "--weight-merged", "0.5"], 2)])
+@pytest.mark.parametrize("flags, passes", [
+    ([], 2), (["--experts", "1"], 1), (["--weight-merged", "0", "--weight-mse", "0"], 1),
+    (["--experts", "1", "--weight-merged", "0.5"], 2)])
 def test_the_second_pass_runs_where_it_is_asked_for(world, tmp_path, monkeypatch, flags, passes):
     calls = []
     real = TemporalTransformer.forward
@@ -190,7 +191,7 @@ def test_the_second_pass_runs_where_it_is_asked_for(world, tmp_path, monkeypatch
         return real(self, x, weights_LE)
     monkeypatch.setattr(TemporalTransformer, "forward", spy)
     train.main([*SMALL, "--epochs", "1", "--out", str(tmp_path / "run"), *flags])
-    assert sum(calls) == 5 * passes                                           # 5 steps; evaluation is not in training mode
+    assert sum(calls) == 5 * passes                              # 5 steps; evaluation is not in training mode
 
 
 def test_no_temporal_layers_train_clip_with_frames_averaged(world, tmp_path):
@@ -207,7 +208,8 @@ def test_loss_falls_on_a_tiny_fixed_batch(world):
     videos, names = train.dataset("toyworld", "", "train", train.this_process("cpu"))
     config = train.parse_config(["--layers", "1", "--weight-decay", "0"])
     classes = train.class_embeddings(clip, tokenizer, names)
-    model = train.MoTE(clip.visual, TemporalTransformer(64, 1), classes, clip.logit_scale, clip.image_mean, clip.image_std)
+    pixels = clip.image_mean, clip.image_std
+    model = train.MoTE(clip.visual, TemporalTransformer(64, 1), classes, clip.logit_scale, *pixels)
     batch = train.collate([train.TrainingClips(videos[:8], 4, 40, 0)[0, i] for i in range(8)])
     objective, optimizer = train.Objective(model, True), train.build_optimizer(model, config)
     for group in optimizer.param_groups:
@@ -276,8 +278,8 @@ def test_a_timm_tower_with_a_custom_text_tower_and_a_logit_bias_trains_and_evalu
     out = tmp_path / "run"
     clip, _ = train.load_clip(str(tmp_path / "tiny.json"), "")
     torch.save(clip.state_dict(), tmp_path / "tiny.pt")
-    train.main([*SMALL, "--epochs", "1", "--backbone", str(tmp_path / "tiny.json"), "--pretrained", str(tmp_path / "tiny.pt"),
-                "--zero-shot", "", "--out", str(out)])
+    tiny = ["--backbone", str(tmp_path / "tiny.json"), "--pretrained", str(tmp_path / "tiny.pt")]
+    train.main([*SMALL, "--epochs", "1", *tiny, "--zero-shot", "", "--out", str(out)])
     result = evaluation.main(["--checkpoint", str(out), "--data", "toyworld-novel", "--workers", "0"])
     assert result["videos"] == 40
 
@@ -303,7 +305,8 @@ MISTAKES = {                                                                  # 
     "list with no videos": (["--train-list", "{empty}"], "a list with no videos"),
     "class with no videos": (["--data-root", "{hollow}"], "a class with no videos"),
     "unknown backbone": (["--backbone", "ViT-B-17"], "open_clip has no such model; near: ViT-B-16"),
-    "plain name with OpenAI's tag": (["--backbone", "ViT-B-16", "--pretrained", "openai"], "use --backbone ViT-B-16-quickgelu"),
+    "plain name with OpenAI's tag": (["--backbone", "ViT-B-16", "--pretrained", "openai"],
+                                     "use --backbone ViT-B-16-quickgelu"),
     "unknown tag": (["--backbone", "ViT-B-16", "--pretrained", "closedai"], "neither a file nor a tag of ViT-B-16"),
     "batch that does not divide": (["--batch", "7", "--accumulate", "2"], "--batch 7 must be a multiple of"),
     "batch too large": (["--batch", "1000"], "at most the number of training videos, 80"),
@@ -318,7 +321,7 @@ MISTAKES = {                                                                  # 
     "missing checkpoint": (["--resume", "none.pt"], "no checkpoint at none.pt"),
     "missing init": (["--init", "none.pt"], "no checkpoint at none.pt"),
     "truncated checkpoint": (["--init", "{truncated}"], "truncated, or not a checkpoint"),
-    "other architecture": (["--init", "{run}", "--layers", "3"], "a checkpoint of another architecture: temporal.blocks.2."),
+    "other architecture": (["--init", "{run}", "--layers", "3"], "of another architecture: temporal.blocks.2."),
     "authors' file to resume": (["--resume", "{official}"], "no optimizer in it"),
     "resume auto without a folder": (["--resume", "auto"], "--resume auto needs --out"),
     "a run folder in use": (["--out", "{run}"], "exists and is not an empty folder"),
@@ -331,7 +334,8 @@ MISTAKES = {                                                                  # 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_line_that_names_it_and_status_2(mistake, straight, world, tmp_path, capsys):
     run, _ = straight
-    places = {"list": world / "toyworld" / "train.txt", "run": run, "official": ROOT / "tests/golden/official_tiny_checkpoint.pt"}
+    places = {"list": world / "toyworld" / "train.txt", "run": run,
+              "official": ROOT / "tests/golden/official_tiny_checkpoint.pt"}
     for name, text in {"bad": "videos/a.mp4 40\n", "empty": "\n\n"}.items():
         places[name] = tmp_path / f"{name}.txt"
         places[name].write_text(text)
