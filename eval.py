@@ -221,7 +221,7 @@ def main(argv: list[str] | None = None) -> dict | None:
 
 @torch.no_grad()
 def show_video(options: argparse.Namespace, process: Process) -> dict | None:
-    """Rank the classes for one video: probability, cosine, name."""
+    """Rank the classes for one video by their probability with modulation; the one without it stands beside."""
     if not Path(options.video).exists():
         raise FileNotFoundError(f"--video {options.video}: no such file")
     names = list(dict.fromkeys(name.strip() for name in options.classes.split(",") if name.strip()))
@@ -233,14 +233,15 @@ def show_video(options: argparse.Namespace, process: Process) -> dict | None:
         raise ValueError(f"--video {error}") from None
     views = test_crops(frames, size, options.resize or size, options.crops).flatten(0, 1)[None].to(process.device)
     with autocast(process.device, options.precision):
-        cosines = view_cosines(model, views, classes_ND.to(process.device), options.neighbours, options.gamma)[1]
-    chances = probabilities(cosines[:, None], model.logit_scale)[0]
-    ranked = [(chances[i].item(), cosines[0, i].item(), names[i]) for i in chances.argsort(descending=True).tolist()]
+        both = view_cosines(model, views, classes_ND.to(process.device), options.neighbours, options.gamma)
+    plain, modulated = (probabilities(cosines[:, None], model.logit_scale)[0].tolist() for cosines in both)
+    ranked = sorted(zip(modulated, plain, names), reverse=True)
     if process.first:
-        for chance, similarity, name in ranked:
-            print(f"{100 * chance:6.2f} %   cosine {similarity:.4f}   {name}")
+        print("with modulation   without   class")
+        for chance, without, name in ranked:
+            print(f"{100 * chance:13.2f} %  {100 * without:6.2f} %   {name}")
         if options.json:
-            rows = [dict(zip(("probability", "cosine", "class"), row)) for row in ranked]
+            rows = [dict(zip(("probability", "probability_without_modulation", "class"), row)) for row in ranked]
             Path(options.json).write_text(json.dumps(rows, indent=1))
     return {"ranked": ranked}
 
