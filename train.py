@@ -24,15 +24,15 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from eval import CACHE, autocast, dataset, describe, evaluate, read_templates
+from eval import CACHE, autocast, dataset, evaluate, read_templates
 from mote.checkpoint import check_weights, read_checkpoint, save_checkpoint
 from mote.clip_backbone import class_embeddings, clip_config, load_clip, text_hash
 from mote.data import MicroBatches, TrainingClips, collate, require_decoder
 from mote.merging import BETA, ETA, LAMBDA, classification_loss, draw_temperatures, merging_weights, mse_loss
 from mote.merging import total_loss as L_ALL
 from mote.model import MoTE, cosine, video_embedding
-from mote.processes import from_rank_0, gather, one_line_errors, start, this_process
-from mote.runs import Meter, find_run, open_run, record, table
+from mote.processes import from_rank_0, gather, one_line_errors, plain_errors, start, this_process
+from mote.runs import Meter, check_resumed, describe, find_run, header, open_run, record, restore_optimizer, table
 from mote.temporal_experts import POSITIONS, ROUTINGS, TemporalTransformer, draw_experts
 
 # --- 1. configuration -------------------------------------------------------------------------------------------------
@@ -103,8 +103,8 @@ class Config:
 
 def parse_config(argv: list[str] | None = None) -> Config:
     """Command line -> Config. Data, backbone, sizes are read first: their recipes are the defaults of the rest."""
-    parser = argparse.ArgumentParser("train.py", description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = plain_errors(argparse.ArgumentParser("train.py", description=__doc__, allow_abbrev=False,
+                                                  formatter_class=argparse.ArgumentDefaultsHelpFormatter))
     for f in fields(Config):
         kind = {"type": f.type, "choices": f.metadata["choices"]}
         kind = {"action": argparse.BooleanOptionalAction} if f.type is bool else kind
@@ -125,7 +125,9 @@ def parse_config(argv: list[str] | None = None) -> Config:
             parser.error(f"--{f.name.replace('_', '-')} must be a number of at least {least}, got {value}")
     if not 0 < config.min_area <= 1:
         parser.error(f"--min-area must be above 0 and at most 1, got {config.min_area}")
-    if config.frames > POSITIONS:
+    if config.data in map(str.strip, config.zero_shot.split(",")):
+        parser.error(f"--zero-shot {config.data} is what the run trains on: it is tested anyway")
+    if config.frames > POSITIONS and config.layers:
         parser.error(f"--frames {config.frames}: the table of frame positions has {POSITIONS} rows")
     if config.resume == "auto" and not config.out:
         parser.error("--resume auto needs --out, the folder to look in")
@@ -184,9 +186,8 @@ def build_optimizer(model: MoTE, config: Config) -> torch.optim.AdamW:
 
 
 def main(argv: list[str] | None = None) -> dict:
-    cfg = parse_config(argv)
     with one_line_errors("train.py"):
-        return run(cfg)
+        return run(parse_config(argv))
 
 
 # --- 4. the run -------------------------------------------------------------------------------------------------------
@@ -208,19 +209,20 @@ def run(cfg: Config) -> dict:
     batches = MicroBatches(len(train), cfg.batch, cfg.epochs, cfg.seed, process.rank, process.world, cfg.accumulate,
                            start=resumed["step"] if resumed else 0)
     step, steps, every = batches.start, batches.stop, batches.steps_per_epoch
-    if tests[cfg.data][1] != names or (resumed and resumed["classes"] != names):
-        raise ValueError(f"{cfg.data}: the classes to train on, to test on and of --resume must be the same")
+    if tests[cfg.data][1] != names:
+        raise ValueError(f"{cfg.data}: the classes to train on and to test on must be the same")
     clip, tokenizer = load_clip(cfg.backbone, cfg.pretrained)
-    clip, templates = clip.to(device), read_templates(cfg.templates)
+    clip, templates, text = clip.to(device), list(read_templates(cfg.templates)), text_hash(clip)
+    if resumed:
+        check_resumed(resumed, classes=names, templates=templates, text_hash=text)
     start(process)
     embeddings = from_rank_0({name: class_embeddings(clip, tokenizer, classes, templates, CACHE)
                               for name, (_, classes) in tests.items()} if process.first else None)
-    finetune_MD = embeddings[cfg.data]
+    finetune_MD, dim = embeddings[cfg.data], embeddings[cfg.data].shape[1]
     torch.manual_seed(cfg.seed)
 
     def assemble(temporal: TemporalTransformer) -> MoTE:
         return MoTE(clip.visual, temporal, finetune_MD, clip.logit_scale, clip.image_mean, clip.image_std).to(device)
-    dim = finetune_MD.shape[1]
     model = assemble(TemporalTransformer(dim, cfg.layers, cfg.experts))
     optimizer = build_optimizer(model, cfg)
 
@@ -229,37 +231,33 @@ def run(cfg: Config) -> dict:
     state = resumed["model"] if resumed else {**init["model"], "finetune_classes": finetune_MD} if init else None
     if state:
         check_weights(model, state)                              # before the minutes that the next lines may take
-    known = resumed["untrained"] if resumed else {}
+    known = resumed["untrained"] if resumed and resumed["frames"] == cfg.frames else {}
     untrained = {name: known[name] if name in known else test(TemporalTransformer(dim, 0), name)["plain"]["top1"]
                  for name in tests}
     if state:
         model.load_state_dict(state)
     if resumed:
-        for old, new in zip(resumed["optimizer"]["param_groups"], optimizer.param_groups):
-            old.update(peak=new["peak"], weight_decay=new["weight_decay"])       # as on the command line
-        optimizer.load_state_dict(resumed["optimizer"])
+        restore_optimizer(optimizer, resumed["optimizer"])
 
     # the run folder and the header of the log
     gpu = device.type == "cuda"
-    dtype = cfg.precision if cfg.precision != "auto" else "bf16" if gpu and torch.cuda.is_bf16_supported() else "fp32"
+    native = gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    dtype = cfg.precision if cfg.precision != "auto" else "bf16" if native else "fp32"
     if not (cfg.out or cfg.resume):
         out = from_rank_0(Path("runs") / f"{cfg.data}-{time.strftime('%Y%m%d-%H%M%S')}")
     if process.first:
         open_run(out, step, train, tests[cfg.data][0], names)
-    about = {"config": asdict(cfg), "classes": names, "templates": list(templates), "frames": cfg.frames,
-             "text_hash": text_hash(clip), "untrained": untrained, "torch": str(torch.__version__),
+    about = {"config": asdict(cfg), "classes": names, "templates": templates, "frames": cfg.frames,
+             "text_hash": text, "untrained": untrained, "torch": str(torch.__version__),
              "clip": {"backbone": cfg.backbone, "pretrained": cfg.pretrained, "config": clip_config(cfg.backbone),
                       "mean": tuple(clip.image_mean), "std": tuple(clip.image_std)}}
-    say(f"torch {torch.__version__}, {process.world} x {device.type}, {torch.get_num_threads()} threads, {dtype}\n"
-        f"config {json.dumps(asdict(cfg))}\n{cfg.data}: {len(train)} training videos, {len(names)} classes, "
-        f"{every} steps per epoch, from step {step}; run folder {out}\ntrained parameters: "
-        + ", ".join(f"{sum(p.numel() for p in g['params']) / 1e6:.2f} M at peak lr {g['peak']:g}"
-                    for g in optimizer.param_groups)
-        + "\nuntrained CLIP, top-1: " + ", ".join(f"{name} {top1:.1f}" for name, top1 in untrained.items()))
+    say(header(process, dtype, asdict(cfg), optimizer, untrained)
+        + f"\n{cfg.data}: {len(train)} training videos, {len(names)} classes, {every} steps per epoch, "
+        f"from step {step}; run folder {out}")
 
     # the loop: accumulate, step, log, evaluate, save
     objective = Objective(model, cfg.second_pass)
-    ddp = nn.parallel.DistributedDataParallel(objective, broadcast_buffers=False) if process.world > 1 else objective
+    ddp = nn.parallel.DistributedDataParallel(objective) if process.world > 1 else objective
     stream = iter(torch.utils.data.DataLoader(
         TrainingClips(train, cfg.frames, model.image_size, cfg.seed, cfg.flip, cfg.min_area),
         batch_sampler=batches, num_workers=cfg.workers, collate_fn=collate, pin_memory=gpu))
@@ -267,13 +265,16 @@ def run(cfg: Config) -> dict:
     progress = tqdm(total=steps, initial=step, disable=not (process.first and sys.stderr.isatty()), unit="step")
     say = say if progress.disable else lambda text, **_: progress.write(text)               # lines above the bar
     while step < steps:
-        model.train()
+        model.train().visual.train(cfg.clip_lr > 0)              # a frozen tower keeps its running statistics too
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step / every, group["peak"], cfg.epochs, cfg.warmup)
         for i in range(cfg.accumulate):
             batch = meter.wait_for(stream)
             newly_bad += batch["failed"]
-            inputs = batch["frames"], batch["label"], *draws(cfg, step, i * process.world + process.rank)
+            m = i * process.world + process.rank
+            inputs = batch["frames"], batch["label"], *draws(cfg, step, m)
+            # The global generator serves towers with dropout alone: a function of the step too.
+            torch.manual_seed(int(np.random.SeedSequence((cfg.seed, step, m, 1)).generate_state(1)[0]))
             syncs = i == cfg.accumulate - 1 or process.world == 1
             with contextlib.nullcontext() if syncs else ddp.no_sync():      # around forward and backward
                 with autocast(device, dtype):
@@ -296,8 +297,6 @@ def run(cfg: Config) -> dict:
             for index in sorted(set(gather(newly_bad)) - bad):
                 bad.add(index)
                 say(f"cannot decode {train[index][0]}: another video is drawn in its place ({len(bad)} so far)")
-            if len(bad) > MAX_BAD * len(train):
-                raise ValueError(f"{len(bad)} of {len(train)} training videos are undecodable: more than {MAX_BAD:.0%}")
         if epoch_ends and (epoch % cfg.eval_every == 0 or step == steps):
             for name in tests if step == steps else [cfg.data]:                  # with the experts merged, Eq. 6
                 results[name] = dict(step=step, epoch=epoch, data=name, loss_expert=expert, loss_merged=merged,
@@ -309,6 +308,8 @@ def run(cfg: Config) -> dict:
         for file in files if process.first else []:
             save_checkpoint(out / file, {"model": model.state_dict(), "optimizer": optimizer.state_dict(),
                                          "step": step, **about})
+        if len(bad) > MAX_BAD * len(train):
+            raise ValueError(f"{len(bad)} of {len(train)} training videos are undecodable: more than {MAX_BAD:.0%}")
         if log_now:                                                  # here: evaluating and saving are not clips/s
             newly_bad = []
             meter.restart()

@@ -58,9 +58,15 @@ def read_checkpoint(path: str | Path) -> dict:
         needs_code = "weights_only" in str(error) and "Unsupported" in str(error)
         reason = "it needs code to unpickle, which is never run" if needs_code else "truncated, or not a checkpoint"
         raise ValueError(f"cannot read {path}: {reason}") from None
-    if isinstance(checkpoint, dict) and {"model_state_dict", "fusion_model_state_dict"} <= checkpoint.keys():
-        return from_official(checkpoint)
-    if not isinstance(checkpoint, dict) or not {"model", "clip", "step"} <= checkpoint.keys():
+    try:
+        if isinstance(checkpoint, dict) and {"model_state_dict", "fusion_model_state_dict"} <= checkpoint.keys():
+            checkpoint = from_official(checkpoint)
+        tensors = checkpoint["model"]["temporal.positions"], checkpoint["model"]["finetune_classes"]
+        whole = all(isinstance(tensor, Tensor) for tensor in [*checkpoint["model"].values(), *tensors])
+        whole = whole and isinstance(checkpoint["step"], int) and {"config", "mean", "std"} <= checkpoint["clip"].keys()
+    except (KeyError, TypeError, AttributeError, IndexError):
+        whole = False
+    if not whole:
         raise ValueError(f"{path} is neither a checkpoint of train.py nor in the authors' format")
     return checkpoint
 

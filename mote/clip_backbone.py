@@ -106,7 +106,9 @@ def load_clip(backbone: str = "ViT-B-16-quickgelu", pretrained: str = "openai") 
         tags = open_clip.list_pretrained_tags_by_model(backbone)
         raise ValueError(f"--pretrained {pretrained}: neither a file nor a tag of {backbone}; "
                          f"tags: {', '.join(tags) or 'none'}")
-    clip = build_clip(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)                    # random weights are the same ones on every rank
+        clip = build_clip(config)
     if pretrained:
         load_weights(clip, file)
         if not tag and file != beside and os.environ.get("RANK", "0") == "0":

@@ -105,7 +105,7 @@ def require_decoder() -> None:
                       f"brew install ffmpeg ({str(error).strip().splitlines()[0][:100]})") from None
 
 
-def test_crops(frames: Tensor, size: int, resize: int, crops: int = 1) -> Tensor:
+def view_crops(frames: Tensor, size: int, resize: int, crops: int = 1) -> Tensor:
     """uint8 (..., 3, h, w) -> (crops, ..., 3, size, size): short side to `resize`, bicubic, then 1 or 3 crops.
 
     One crop: the centre. Three: left, right, centre, where the authors' stand, quirks included: on a portrait video all
@@ -174,7 +174,7 @@ class TestViews(torch.utils.data.Dataset):
         path, label = self.videos[index]
         try:
             frames = decode(path, lambda n: segment_indices(n, self.T, self.clips))          # (clips, T, 3, h, w)
-            views = test_crops(frames, self.size, self.resize, self.crops).transpose(0, 1).flatten(0, 1)
+            views = view_crops(frames, self.size, self.resize, self.crops).transpose(0, 1).flatten(0, 1)
             failed = []
         except Undecodable:
             views = torch.zeros(self.clips * self.crops, self.T, 3, self.size, self.size, dtype=torch.uint8)

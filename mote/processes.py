@@ -3,9 +3,11 @@ One process or many: which rank this is, where it computes, how ranks add up the
 
 torchrun says so in the environment (RANK, WORLD_SIZE, LOCAL_RANK); without it, rank 0 of 1. Not part of the paper.
 """
+import argparse
 import contextlib
 import os
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -42,6 +44,10 @@ def this_process(device: str = "auto") -> Process:
         chosen = torch.device("cuda", local if chosen.index is None else chosen.index)
         if chosen.index >= torch.cuda.device_count():
             raise ValueError(f"--device {chosen}: this machine has {torch.cuda.device_count()} CUDA devices")
+    try:
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"--device {device}: not usable here ({str(error).splitlines()[0][:100]})") from None
     return Process(rank, world, chosen)
 
 
@@ -95,8 +101,22 @@ def one_line_errors(script: str) -> Iterator[None]:
     except (ValueError, OSError) as error:
         if os.environ.get("MOTE_TRACEBACK") == "1":
             raise
-        if os.environ.get("RANK", "0") == "0":
-            print(f"{script}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        text = str(error).strip()
+        if "in DataLoader worker process" in text:               # it comes with the worker's traceback
+            text = text.splitlines()[-1].partition(": ")[2]
+        where, rank = "", os.environ.get("RANK", "0")
+        if rank != "0":                                          # the same mistake on rank 0 has ended us by then
+            time.sleep(3)
+            where = f" on rank {rank}"
+        print(f"{script}: error{where}: {' '.join(text.split())}", file=sys.stderr, flush=True)
         raise SystemExit(2) from None
     finally:
         stop()
+
+
+def plain_errors(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Make a parser raise ValueError, for `one_line_errors`, where it would print its usage and exit."""
+    def error(message: str):
+        raise ValueError(message)
+    parser.error = error
+    return parser

@@ -19,12 +19,14 @@ from torch import Tensor
 
 from .checkpoint import read_checkpoint
 from .lists import Videos, write_split
-from .processes import total
+from .processes import Process, total
 
 
 def open_run(out: Path, step: int, train: Videos, val: Videos, classes: list[str]) -> None:
     """Make the folder, keep the lists, and drop the metrics later than the checkpoint which the run goes on from."""
     out.mkdir(parents=True, exist_ok=True)
+    if (out / "train.txt").exists() and not (out / "metrics.jsonl").exists():
+        raise ValueError(f"{out} holds a train.txt but no run: a dataset's own lists would be overwritten")
     write_split(out, "train", train, classes)
     write_split(out, "val", val, classes)
     metrics = out / "metrics.jsonl"
@@ -35,33 +37,82 @@ def open_run(out: Path, step: int, train: Videos, val: Videos, classes: list[str
 
 def newest_checkpoint(out: Path) -> dict | None:
     """The checkpoint with the most steps among last.pt and step_N.pt, damaged files passed over; None without one."""
-    good = []
+    best = None
     for path in [out / "last.pt", *sorted(out.glob("step_*.pt"))]:
         try:
-            good.append(read_checkpoint(path))
+            best = max(best, read_checkpoint(path), key=lambda checkpoint: checkpoint["step"] if checkpoint else -1)
         except FileNotFoundError:
             continue
         except ValueError as error:
             if os.environ.get("RANK", "0") == "0":
                 print(f"passed over: {error}", flush=True)
-    return max(good, key=lambda checkpoint: checkpoint["step"], default=None)
+    return best
 
 
 def find_run(out: str, resume: str) -> tuple[Path, dict | None]:
-    """The folder of --out and --resume, and the checkpoint to go on from: None for a fresh start, in an empty one."""
+    """The folder of --out and --resume, and the checkpoint to go on from: None for a fresh start, in an empty one.
+
+    Going back to an earlier checkpoint needs a folder of its own: beside the later ones, `auto` could not tell which
+    of the two histories to go on with.
+    """
     run = Path(out or (resume if Path(resume).is_dir() else Path(resume).parent))
-    if out and not resume and run.exists() and not (run.is_dir() and not any(run.iterdir())):
-        raise ValueError(f"--out {run} exists and is not an empty folder: choose another, or go on with --resume auto")
-    resumed = newest_checkpoint(run) if resume == "auto" else read_checkpoint(resume) if resume else None
+    if out:
+        if not resume and run.exists() and not (run.is_dir() and not any(run.iterdir())):
+            raise ValueError(f"--out {run} exists and is not an empty folder: choose another, "
+                             "or go on with --resume auto")
+        run.mkdir(parents=True, exist_ok=True)                   # fails now rather than at the first save
+    if not resume:
+        return run, None
+    resumed = newest_checkpoint(run) if resume == "auto" else read_checkpoint(resume)
     if resumed and "optimizer" not in resumed:
         raise ValueError(f"--resume {resume}: no optimizer in it; to start from weights alone, use --init")
+    if resumed and resume != "auto" and (newest := newest_checkpoint(run)) and newest["step"] > resumed["step"]:
+        raise ValueError(f"--resume {resume}: {run} already goes on to step {newest['step']}; choose another --out")
     return run, resumed
+
+
+def check_resumed(resumed: dict, **now) -> None:
+    """Raise ValueError, naming it, where something that the class embeddings depend on is not the checkpoint's."""
+    for name, value in now.items():
+        if resumed.get(name) != value:
+            raise ValueError(f"--resume: the checkpoint was trained with another {name}; start a new run")
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
+    """Load its moments; learning rates and weight decay stay those of the command line. Raises ValueError."""
+    if len(state.get("param_groups", ())) != len(optimizer.param_groups):
+        raise ValueError("--resume: --clip-lr or --lr is 0 now and was not then, or the other way round")
+    for old, new in zip(state["param_groups"], optimizer.param_groups):
+        old.update(peak=new["peak"], weight_decay=new["weight_decay"])
+    optimizer.load_state_dict(state)
+
+
+def header(process: Process, dtype: str, config: dict, optimizer: torch.optim.Optimizer, untrained: dict) -> str:
+    """The first lines of a log: versions, device, configuration, parameter counts, where the untrained CLIP stands."""
+    parts = ", ".join(f"{sum(p.numel() for p in g['params']) / 1e6:.2f} M at peak lr {g['peak']:g}"
+                      for g in optimizer.param_groups)
+    return (f"torch {torch.__version__}, {process.world} x {process.device.type}, {torch.get_num_threads()} threads, "
+            f"{dtype}\nconfig {json.dumps(config)}\ntrained parameters: {parts}\nuntrained CLIP, top-1: "
+            + ", ".join(f"{name} {top1:.1f}" for name, top1 in untrained.items()))
 
 
 def record(out: Path, result: dict) -> None:
     """Append one evaluation to metrics.jsonl."""
     with open(out / "metrics.jsonl", "a") as file:
         file.write(json.dumps(result) + "\n")
+
+
+def describe(result: dict) -> str:
+    """The lines printed for a result of `evaluate`."""
+    lines = [f"{result['videos']} videos, {result['classes']} classes, {result['frames']} frames, "
+             f"{result['clips']} x {result['crops']} views, short side {result['resize']}"]
+    for name, title in (("plain", "without modulation"), ("modulated", "with modulation")):
+        s = result[name]
+        lines.append(f"{title:20s} top-1 {s['top1']:6.2f}   top-5 {s['top5']:6.2f}")
+        if result["decoded"] < result["videos"]:
+            lines[-1] += (f"   ({result['decoded']} decoded; the failures counted as wrong: top-1 "
+                          f"{s['top1_failures_wrong']:.2f}, top-5 {s['top5_failures_wrong']:.2f})")
+    return "\n".join(lines)
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:

@@ -136,12 +136,12 @@ class TemporalTransformer(nn.Module):
 
     def forward(self, x: Tensor, weights_LE: Tensor) -> Tensor:
         B, T, D = x.shape
+        if not self.blocks:
+            return torch.zeros_like(x)
         if T > POSITIONS:
             raise ValueError(f"{T} frames per clip, but the table of frame positions has {POSITIONS} rows")
         if len(weights_LE) != len(self.blocks):
             raise ValueError(f"{len(self.blocks)} layers need as many rows of expert weights, got {len(weights_LE)}")
-        if not self.blocks:
-            return torch.zeros_like(x)
         x = x + self.positions[:T]
         for block, weights_E in zip(self.blocks, weights_LE):
             x = block(x, weights_E)

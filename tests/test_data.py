@@ -466,7 +466,7 @@ def test_crops_of_one_colour_stay_that_colour(videos):
 @pytest.mark.parametrize("crops, resize", [(2, 32), (0, 32), (1, 31)])
 def test_other_crops_and_a_resize_below_the_size_are_refused(crops, resize):
     with pytest.raises(ValueError, match="crops must be 1 or 3 and resize at least"):
-        data.test_crops(ramp(2), 32, resize, crops)
+        data.view_crops(ramp(2), 32, resize, crops)
 
 
 def test_a_bad_test_video_is_never_replaced(videos):

@@ -155,6 +155,20 @@ def test_clip_weight_mixes_the_original_back_in_and_says_so(world, trained, caps
         torch.testing.assert_close(mixed[name], tensor, rtol=0, atol=0)
 
 
+def test_the_templates_of_training_are_used_unless_others_are_given(world, trained, tmp_path, monkeypatch):
+    seen = []
+    real = evaluation.class_embeddings
+    monkeypatch.setattr(evaluation, "class_embeddings", lambda c, t, n, templates, **k: seen.append(templates) or real(
+        c, t, n, templates, **k))
+    saved = torch.load(trained / "last.pt", weights_only=True)
+    torch.save({**saved, "templates": ["a photo of {}."]}, tmp_path / "one.pt")
+    (tmp_path / "two.txt").write_text("{}\na video of {}.\n")
+    args = ["--data", "toyworld", "--workers", "0", "--checkpoint"]
+    evaluation.main([*args, str(tmp_path / "one.pt")])
+    evaluation.main([*args, str(trained), "--templates", str(tmp_path / "two.txt")])
+    assert seen == [("a photo of {}.",), ("{}", "a video of {}.")]
+
+
 def test_bf16_changes_little(world, trained):
     args = ["--checkpoint", str(trained), "--data", "toyworld", "--workers", "0", "--precision"]
     fp32, bf16 = (evaluation.main([*args, name])["plain"]["top5"] for name in ("fp32", "bf16"))
@@ -172,6 +186,9 @@ MISTAKES = {
     "other classes file": (["--data", "toyworld", "--list", "{list}", "--class-names", "{text}"], "expected `id,name`"),
     "crops": (["--data", "toyworld", "--crops", "2"], "invalid choice"),
     "resize below the image": (["--data", "toyworld", "--resize", "20"], "resize at least the model's 40"),
+    "resize, in a worker": (["--data", "toyworld", "--resize", "20", "--workers", "1"], "crops must be 1"),
+    "clip weight": (["--data", "toyworld", "--clip-weight", "5"], "--clip-weight must lie in 0..1"),
+    "half a checkpoint": (["--checkpoint", "{half}", "--data", "toyworld"], "is neither a checkpoint of train.py"),
     "no clips": (["--data", "toyworld", "--clips", "0"], "--clips must be at least 1"),
     "frames": (["--data", "toyworld", "--frames", "100"], "--frames 100: the table of frame positions"),
     "gamma": (["--data", "toyworld", "--gamma", "0"], "gamma must be positive"),
@@ -188,10 +205,13 @@ def test_a_mistake_is_one_line_that_names_it_and_status_2(mistake, world, traine
     (tmp_path / "wide.json").write_text(json.dumps({**config, "embed_dim": 32}))
     places = {"text": tmp_path / "text.txt", "list": world / "toyworld/val.txt", "wide": tmp_path / "wide.json",
               "official": ROOT / "tests/golden/official_tiny_checkpoint.pt"}
+    whole = torch.load(trained / "last.pt", weights_only=True)
+    torch.save({**whole, "model": {"logit_scale": whole["model"]["logit_scale"]}}, tmp_path / "half.pt")
+    places["half"] = tmp_path / "half.pt"
     args, expected = MISTAKES[mistake]
     args = [str(places[a[1:-1]]) if a.startswith("{") else a for a in args]
     with pytest.raises(SystemExit) as stopped:
         evaluation.main([*([] if "--checkpoint" in args else ["--checkpoint", str(trained)]), "--workers", "0", *args])
     error = capsys.readouterr().err.strip().splitlines()
     assert stopped.value.code == 2
-    assert expected in error[-1] and "Traceback" not in "".join(error)
+    assert expected in error[-1] and [line for line in error[:-1] if not line.startswith("warning: ")] == []

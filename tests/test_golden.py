@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import mote
 import train
-from mote import data  # not `from mote.data import test_crops`: pytest would take it for a test
+from mote import data
 from mote.merging import BETA, merge, merging_weights, temperatures
 from mote.model import MoTE, cosine, video_embedding
 
@@ -218,7 +218,7 @@ def coordinates(width: int, height: int) -> torch.Tensor:
 def test_three_crops_stand_where_the_authors_do(source, expected):
     # The resized size is the source here: with a short side of 224 already, nothing is resized and no pixel changes.
     image = coordinates(*expected["resized_wh"])
-    crops = data.test_crops(torch.stack([image, 255 - image]), size=224, resize=224, crops=3)
+    crops = data.view_crops(torch.stack([image, 255 - image]), size=224, resize=224, crops=3)
     assert crops.shape == (3, 2, 3, 224, 224)
     for crop, (x, y) in zip(crops, expected["crops_left_right_centre_xy"]):
         corner = crop[0, :, 0, 0].tolist()
@@ -238,7 +238,7 @@ def test_the_short_side_is_resized_to_224(source, expected, monkeypatch):
         return resized
     monkeypatch.setattr(vision, "resize", seen)
     width, height = map(int, source.split("x"))
-    data.test_crops(torch.zeros(1, 3, height, width, dtype=torch.uint8), size=224, resize=224, crops=3)
+    data.view_crops(torch.zeros(1, 3, height, width, dtype=torch.uint8), size=224, resize=224, crops=3)
     assert sizes == [expected["resized_wh"]]
 
 

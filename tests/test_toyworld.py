@@ -22,7 +22,7 @@ from torchcodec.decoders import VideoDecoder
 from mote import toyworld
 from mote.clip_backbone import class_embeddings, encode_frames, load_clip, normalise
 from mote.data import decode, segment_indices
-from mote.data import test_crops as crops_of
+from mote.data import view_crops as crops_of
 from mote.toyworld import COLOURS, MOTIONS, SETS, SHAPES, class_set, generate, make_clip, ready
 
 PAIRS = [("moving right", "moving left"), ("moving up", "moving down"), ("growing", "shrinking")]
