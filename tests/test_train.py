@@ -241,6 +241,21 @@ def test_the_second_pass_runs_where_it_is_asked_for(world, tmp_path, monkeypatch
     assert sum(calls) == 5 * passes                              # 5 steps; evaluation is not in training mode
 
 
+def test_a_frozen_tower_keeps_its_running_statistics(world, tmp_path):
+    config = {"embed_dim": 32, "custom_text": True, "vision_cfg": {"image_size": 32, "timm_model_name": "test_resnet",
+                                                                   "timm_pool": "avg"},
+              "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}}
+    (tmp_path / "norm.json").write_text(json.dumps(config))
+    flags = ["--backbone", str(tmp_path / "norm.json"), "--pretrained", "", "--zero-shot", "", "--layers", "1"]
+    for clip_lr in ("0", "1e-5"):
+        train.main([*SMALL, "--epochs", "1", *flags, "--clip-lr", clip_lr, "--out", str(tmp_path / clip_lr)])
+    before = train.load_clip(str(tmp_path / "norm.json"), "")[0].visual.state_dict()
+    means = [name for name in before if name.endswith("running_mean")]
+    frozen, trained = (checkpoint(tmp_path / clip_lr)["model"] for clip_lr in ("0", "1e-5"))
+    assert means and all(torch.equal(frozen[f"visual.{name}"], before[name]) for name in means)
+    assert not any(torch.equal(trained[f"visual.{name}"], before[name]) for name in means)
+
+
 def test_no_temporal_layers_train_clip_with_frames_averaged(world, tmp_path):
     out = tmp_path / "mean"
     train.main([*SMALL, "--epochs", "1", "--layers", "0", "--out", str(out)])
@@ -311,9 +326,11 @@ def test_more_than_a_twentieth_undecodable_stops_the_run_in_one_line(world, tmp_
     for path in (copy / "train.txt").read_text().split()[:20:2]:
         (copy / path).write_bytes(b"not a video")
     with pytest.raises(SystemExit) as stopped:
-        train.main([*SMALL, "--data-root", str(copy), "--zero-shot", "", "--out", str(tmp_path / "run")])
+        train.main([*SMALL, "--log-every", "99", "--data-root", str(copy), "--zero-shot", "",
+                    "--out", str(tmp_path / "r")])
     assert stopped.value.code == 2
     assert "more than 5%" in capsys.readouterr().err
+    assert checkpoint(tmp_path / "r")["step"] == 5                            # the epoch that found them is not lost
 
 
 def test_a_timm_tower_with_a_custom_text_tower_and_a_logit_bias_trains_and_evaluates(world, tmp_path):
