@@ -24,7 +24,8 @@ from mote import toyworld
 from mote.checkpoint import build_model, interpolate, read_checkpoint
 from mote.clip_backbone import TEMPLATES, check_templates, class_embeddings, load_clip, text_hash
 from mote.data import TestViews, Undecodable, collate, decode, require_decoder, segment_indices, view_crops
-from mote.lists import find_folder, needs_split, read_split, read_text
+from mote.folders import find_folder, read_text
+from mote.lists import needs_split, read_split
 from mote.model import MoTE, cosine, probabilities, video_embedding
 from mote.modulation import GAMMA, NEIGHBOURS
 from mote.processes import Process, gather, one_line_errors, plain_errors, start, this_process, total

@@ -16,18 +16,11 @@ from PIL import Image
 from torchcodec.encoders import VideoEncoder
 
 from mote.data import TestViews, decode
-from mote.lists import (
-    class_name,
-    find_folder,
-    needs_split,
-    read_class_folders,
-    read_classes,
-    read_list,
-    read_split,
-    split_per_class,
-    write_split,
-)
+from mote.folders import class_name, find_folder, read_class_folders, split_per_class
+from mote.lists import needs_split, read_classes, read_split, write_split
+from mote.lists import read_list as read_list_and_classes
 
+NAMES = [f"class {i}" for i in range(1000)]
 CODECS = {".mp4": "libx264", ".avi": "mpeg4", ".mkv": "libx264", ".webm": "libvpx-vp9"}
 
 
@@ -48,6 +41,10 @@ def write_jpegs(folder, brightness):
     folder.mkdir(parents=True)
     for i in range(4):
         Image.new("RGB", (48, 32), (brightness,) * 3).save(folder / f"{i + 1:05d}.jpg")
+
+
+def read_list(file, folder, num_classes):
+    return read_list_and_classes(file, folder, NAMES[:num_classes])[0]
 
 
 def touch(folder, *names):
@@ -152,7 +149,7 @@ BAD_CLASSES = {
     "from one": ("1,a\n2,b\n", "without a gap; 0 is missing"),
     "twice": ("0,a\n1,b\n1,c\n", "id 1 stands there twice"),
     "empty name": ("0,a\n1,\n", "a name that is not empty, got '1,'"),
-    "no name": ("0,a\n1\n", "a name that is not empty, got '1'"),
+    "no name": ("0,a\n1\n", "a name that is not empty, got '1,'"),
     "name first": ("0,a\nb,1\n", "expected `id,name`.*, got 'b,1'"),
     "negative": ("0,a\n-1,b\n", "expected `id,name`"),
     "only a header": ("id,name\n", "without a gap; 0 is missing"),
