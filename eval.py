@@ -1,20 +1,22 @@
 """
 Evaluate a checkpoint, or CLIP alone, on a dataset or on one video of your own.
 
-    python eval.py --checkpoint runs/demo --data toyworld-novel               # zero-shot, one view
-    torchrun --nproc-per-node 8 eval.py --checkpoint RUN --data k400 --clips 4 --crops 3
+    python eval.py --checkpoint runs/demo --data toyworld-novel                            # zero-shot, one view
+    torchrun --nproc-per-node 8 eval.py --checkpoint RUN --data k400 --clips 4 --crops 3   # close-set, 12 views
+    python eval.py --checkpoint RUN --data ucf101 --split all --clips 3 --json ucf101.json     # mean, std
     python eval.py --checkpoint runs/demo --video CLIP.mp4 --classes "star moving left, star moving right"
 
-Every video counts once on any number of ranks; none is replaced. Each score stands with its number of videos and views,
-with and without temporal feature modulation (Eq. 11). Float32 unless --precision bf16.
+Every video counts once on any number of ranks; none is replaced (mote/evaluation.py). Each score stands below its
+protocol (mote/protocols.py), with and without temporal feature modulation (Eq. 11). Float32 unless --precision bf16.
 
-Dimension key   B videos   V views per video   T frames   D embedding   N classes
+Dimension key   D embedding   N classes
 """
 import argparse
+import functools
+import hashlib
 import json
 import os
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -23,85 +25,54 @@ from torch import Tensor
 from mote import toyworld
 from mote.checkpoint import build_model, interpolate, read_checkpoint
 from mote.clip_backbone import TEMPLATES, check_templates, class_embeddings, load_clip, text_hash
-from mote.data import TestViews, Undecodable, collate, decode, require_decoder, segment_indices, view_crops
-from mote.folders import find_folder, read_text
-from mote.lists import needs_split, read_split
-from mote.model import MoTE, cosine, probabilities, video_embedding
+from mote.data import Undecodable, decode, require_decoder, segment_indices, view_crops
+from mote.evaluation import NAMES, describe, evaluate, over_splits, view_cosines
+from mote.folders import find_folder, read_text, stem
+from mote.lists import Videos, needs_split, official_splits, read_split
+from mote.model import MoTE, probabilities
 from mote.modulation import GAMMA, NEIGHBOURS
-from mote.processes import Process, gather, one_line_errors, plain_errors, start, this_process, total
-from mote.runs import describe
+from mote.processes import Process, autocast, one_line_errors, plain_errors, start, this_process
+from mote.protocols import Protocol, digest, list_digest, mixed_names
 from mote.temporal_experts import POSITIONS, TemporalTransformer
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mote"          # class embeddings
 
 
-def autocast(device: torch.device, precision: str):
-    """bf16 autocast, or nothing for fp32."""
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
-
-
-def view_cosines(model: MoTE, frames: Tensor, classes_ND: Tensor, k: int, gamma: float) -> tuple[Tensor, Tensor]:
-    """uint8 views (B, V, T, 3, h, w) -> cosines (B, N), the mean over views, without and with modulation."""
-    B, V = frames.shape[:2]
-    e_BTD = model.frame_features(model.normalise(frames.flatten(0, 1)))       # B counts views from here ...
-    t_BTD = model.temporal_features(e_BTD)
-    rho_B = model.modulation(e_BTD, classes_ND, k, gamma)                     # one rho per view, as the authors' code
-    both = (cosine(video_embedding(e_BTD, t_BTD, rho), classes_ND) for rho in (1, rho_B))
-    return tuple(c.unflatten(0, (B, V)).mean(dim=1) for c in both)            # ... to here
-
-
-@torch.no_grad()
-def evaluate(model: MoTE, videos: list[tuple[str, int]], classes_ND: Tensor, process: Process, frames: int,
-             clips: int = 1, crops: int = 1, resize: int | None = None, batch: int = 16, workers: int = 0,
-             precision: str = "fp32", k: int = NEIGHBOURS, gamma: float = GAMMA) -> dict:
-    """Top-1 and top-5 (per cent, over the decoded videos and with failures as wrong), summed over all ranks.
-
-    Rank r takes videos r, r + world, ...: no sampler that pads, so `videos` in the result is len(videos) exactly.
-    """
-    model.eval()
-    data = TestViews(videos, frames, model.image_size, resize, clips, crops)
-    mine = torch.utils.data.Subset(data, range(process.rank, len(videos), process.world))
-    loader = torch.utils.data.DataLoader(mine, max(1, batch // (clips * crops)), num_workers=workers,
-                                         collate_fn=collate, pin_memory=process.device.type == "cuda")
-    classes_ND = classes_ND.to(process.device)
-    counts, failed = torch.zeros(6, dtype=torch.int64), []                    # seen, decoded, 2 x (top-1, top-5)
-    for one in loader:
-        decoded = torch.tensor([i not in one["failed"] for i in one["index"].tolist()])
-        failed += one["failed"]
-        counts[0] += len(decoded)
-        counts[1] += decoded.sum()
-        if decoded.any():
-            labels, views = one["label"][decoded], one["frames"][decoded].to(process.device, non_blocking=True)
-            with autocast(process.device, precision):
-                both = view_cosines(model, views, classes_ND, k, gamma)
-            for i, cosines in enumerate(both):
-                best = cosines.topk(min(5, len(classes_ND))).indices.cpu() == labels[:, None]
-                counts[2 + 2 * i] += best[:, 0].sum()
-                counts[3 + 2 * i] += best.sum()
-    seen, n, *right = total(counts.to(process.device)).tolist()
-    names = [videos[i][0] for i in gather(failed)]
-    if process.first and names:
-        print(f"{len(names)} of {seen} videos could not be decoded: {', '.join(names[:20])}"
-              f"{', ...' if len(names) > 20 else ''}")
-
-    def scores(top1: int, top5: int) -> dict:
-        return {"top1": 100 * top1 / max(n, 1), "top5": 100 * top5 / max(n, 1),
-                "top1_failures_wrong": 100 * top1 / max(seen, 1), "top5_failures_wrong": 100 * top5 / max(seen, 1)}
-    return {"videos": seen, "decoded": n, "failed": names, "classes": len(classes_ND), "frames": frames,
-            "clips": clips, "crops": crops, "resize": resize or model.image_size,
-            "plain": scores(*right[:2]), "modulated": scores(*right[2:])}
-
-
-def dataset(name: str, data_root: str, split: str, process: Process, list_file: str = "", class_file: str = ""):
-    """The (path, label) pairs and class names of a split; toyworld's sets are generated by rank 0 if not there."""
+def dataset_folder(name: str, data_root: str, process: Process) -> Path:
+    """Where a dataset lies; toyworld's sets are generated by rank 0 if not there."""
     if name in toyworld.SETS and not data_root:
         toyworld.ready(Path(os.environ.get("MOTE_DATA") or "data") / name, name, write=process.first)
-    folder = find_folder(name, data_root)
-    videos, classes = read_split(folder, split, list_file, class_file)
+    return find_folder(name, data_root)
+
+
+def dataset(name: str, data_root: str, split: str, process: Process, list_file: str = "", class_file: str = "",
+            number: str = "") -> tuple[Videos, list[str], str]:
+    """The (path, label) pairs and class names of a split, and the number of the official split: given or the first."""
+    folder = dataset_folder(name, data_root, process)
+    number = number or official_splits(folder, split, list_file)[0]
+    videos, classes = read_split(folder, split, list_file, class_file, number)
     if process.first and not list_file and needs_split(folder):
         print(f"{folder}: no lists, no train and val folders: split 80 / 20 within each class, "
               f"{len(videos)} for {split}")
-    return videos, classes
+    return videos, classes, number
+
+
+def protocol(data: str, videos: Videos, names: list[str], split: str, templates: tuple[str, ...], **views) -> Protocol:
+    """The protocol of what `dataset` returned; views: frames, clips, crops, ... of Protocol."""
+    found = sum(os.path.exists(path) for path, _ in videos)
+    return Protocol(data, split, len(videos), found, list_digest([(stem(path), label) for path, label in videos]),
+                    len(names), digest(names), len(templates), digest(list(templates)), **views)
+
+
+def file_hash(checkpoint: str) -> str:
+    """The first 8 digits of what sha256sum prints for a checkpoint; "" without one."""
+    if not checkpoint:
+        return ""
+    path, hashed = Path(checkpoint), hashlib.sha256()
+    with open(path / "last.pt" if path.is_dir() else path, "rb") as file:
+        while part := file.read(1 << 24):
+            hashed.update(part)
+    return hashed.hexdigest()[:8]
 
 
 def read_templates(file: str) -> tuple[str, ...]:
@@ -120,6 +91,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--data-root", default="", help="the dataset's folder, wherever it is")
     add("--list", default="", help="a list of videos in place of the folder's val list")
     add("--class-names", default="", help="a csv of id,name in place of the folder's")
+    add("--split", default="", help="number of an official split, or all; a {} in --list, --class-names becomes it")
+    add("--half-classes", action="store_true", help="print top-1 over ten draws of half the classes, too")
+    add("--mix-names", default="", help="datasets, with commas, whose class names join those of --data")
     add("--video", default="", help="one video file, or a folder of JPEGs, in place of a dataset")
     add("--classes", default="", help="the classes to rank for --video, separated by commas")
     add("--templates", default="", help="a file of sentences with {} in place of the paper's 28")
@@ -159,8 +133,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def load(options: argparse.Namespace, names: list[str], process: Process) -> tuple[MoTE, Tensor, int]:
-    """The model on its device, the class embeddings of the names, and the frames per clip."""
+def load(options: argparse.Namespace, names: list[str], process: Process):
+    """The model on its device, a function from class names to embeddings (N, D), templates, and frames per clip."""
     checkpoint = read_checkpoint(options.checkpoint) if options.checkpoint else None
     about = checkpoint["clip"] if checkpoint else {"backbone": "", "pretrained": ""}
     backbone, pretrained = options.backbone or about["backbone"], options.pretrained or about["pretrained"]
@@ -174,7 +148,11 @@ def load(options: argparse.Namespace, names: list[str], process: Process) -> tup
                          "was trained with")
     trained_with = tuple((checkpoint or {}).get("templates", ()))
     templates = read_templates(options.templates) if options.templates or not trained_with else trained_with
-    classes_ND = class_embeddings(clip, tokenizer, names, templates, cache=CACHE)
+
+    @functools.cache
+    def embed(names: tuple[str, ...]) -> Tensor:
+        return class_embeddings(clip, tokenizer, list(names), templates, cache=CACHE)
+    classes_ND = embed(tuple(names))
     dim = classes_ND.shape[1]
     if checkpoint is None:                                                    # CLIP alone: no layers, mean over frames
         model = MoTE(clip.visual, TemporalTransformer(dim, 0), classes_ND, clip.logit_scale,
@@ -187,31 +165,49 @@ def load(options: argparse.Namespace, names: list[str], process: Process) -> tup
     frames = options.frames or (checkpoint or {}).get("frames", 8)
     if frames > POSITIONS and model.temporal.blocks:
         raise ValueError(f"--frames {frames}: the table of frame positions has {POSITIONS} rows")
-    return model.to(process.device), classes_ND, frames
+    return model.to(process.device), embed, templates, frames
 
 
 def main(argv: list[str] | None = None) -> dict | None:
     with one_line_errors("eval.py"):
         options = parse(argv)
-        if options.threads:
-            torch.set_num_threads(options.threads)
-        process = this_process(options.device)
+        process = this_process(options.device, options.threads)
         require_decoder()
-        if options.video:
-            return show_video(options, process)
-        name = options.data or Path(options.data_root).resolve().name
-        videos, names = dataset(name, options.data_root, "val", process, options.list, options.class_names)
-        model, classes_ND, frames = load(options, names, process)
-        start(process)
-        result = evaluate(model, videos, classes_ND, process, frames, options.clips, options.crops,
-                          options.resize or None, options.batch, options.workers, options.precision,
-                          options.neighbours, options.gamma)
-        result = {"data": name, "checkpoint": options.checkpoint, **result}
+        return show_video(options, process) if options.video else show_dataset(options, process)
+
+
+def show_dataset(options: argparse.Namespace, process: Process) -> dict:
+    """Scores of one list, or of every official split with their mean and standard deviation."""
+    name = options.data or Path(options.data_root).resolve().name
+    wanted = [options.split]
+    if options.split == "all":
+        there = official_splits(dataset_folder(name, options.data_root, process), "val", options.list)
+        wanted = [n for n in there if n] or there
+    sets = [dataset(name, options.data_root, "val", process, options.list, options.class_names, n) for n in wanted]
+    others = [dataset(other.strip(), "", "val", process)[1] for other in options.mix_names.split(",") if other.strip()]
+    sets = [(videos, mixed_names(names, others), n) for videos, names, n in sets]
+    model, embed, templates, frames = load(options, sets[0][1], process)
+    start(process)
+    views = dict(frames=frames, clips=options.clips, crops=options.crops, resize=options.resize or model.image_size,
+                 neighbours=options.neighbours, gamma=options.gamma, precision=options.precision,
+                 clip_weight=options.clip_weight, checkpoint=file_hash(options.checkpoint))
+    results = []
+    for videos, names, n in sets:
+        plan = protocol(name, videos, names, n, templates, **views)
+        scores = evaluate(model, videos, embed(tuple(names)), process, plan, options.batch, options.workers)
+        results.append({"split": n, **scores})
         if process.first:
-            print(f"{name}: {describe(result)}")
-            if options.json:
-                Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
-        return result
+            print(describe(results[-1], options.half_classes), flush=True)
+    result = {"data": name, "checkpoint": options.checkpoint, **over_splits(results), "splits": results}
+    if process.first:
+        if len(results) > 1:
+            print(f"{name}, mean and standard deviation of {len(results)} splits:")
+            for key, title in NAMES.items():
+                print("{:20s} top-1 {top1:6.2f} +- {top1_std:.2f}   top-5 {top5:6.2f} +- {top5_std:.2f}".format(
+                    title, **result[key]))
+        if options.json:
+            Path(options.json).write_text(json.dumps(result) + "\n")
+    return result
 
 
 @torch.no_grad()
@@ -220,8 +216,8 @@ def show_video(options: argparse.Namespace, process: Process) -> dict | None:
     if not Path(options.video).exists():
         raise FileNotFoundError(f"--video {options.video}: no such file")
     names = list(dict.fromkeys(name.strip() for name in options.classes.split(",") if name.strip()))
-    model, classes_ND, T = load(options, names, process)
-    size = model.image_size
+    model, embed, _, T = load(options, names, process)
+    classes_ND, size = embed(tuple(names)), model.image_size
     try:
         frames = decode(options.video, lambda n: segment_indices(n, T, options.clips))
     except Undecodable as error:

@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import json
 import sys
-import time
 from dataclasses import asdict, dataclass, field, fields
 from math import cos, pi
 from pathlib import Path
@@ -24,15 +23,17 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from eval import CACHE, autocast, dataset, evaluate, read_templates
+from eval import CACHE, dataset, protocol, read_templates
 from mote.checkpoint import check_weights, read_checkpoint, save_checkpoint
 from mote.clip_backbone import class_embeddings, clip_config, load_clip, text_hash
 from mote.data import MicroBatches, TrainingClips, collate, require_decoder
+from mote.evaluation import describe, evaluate
 from mote.merging import BETA, ETA, LAMBDA, classification_loss, draw_temperatures, merging_weights, mse_loss
 from mote.merging import total_loss as L_ALL
 from mote.model import MoTE, cosine, video_embedding
-from mote.processes import from_rank_0, gather, one_line_errors, plain_errors, start, this_process
-from mote.runs import Meter, check_resumed, describe, find_run, header, open_run, record, restore_optimizer, table
+from mote.processes import autocast, dtype_for, from_rank_0, gather, one_line_errors, plain_errors, start, this_process
+from mote.protocols import few_shot, repeated
+from mote.runs import Meter, check_resumed, find_run, header, open_run, record, restore_optimizer, table
 from mote.temporal_experts import POSITIONS, ROUTINGS, TemporalTransformer, draw_experts
 
 # --- 1. configuration -------------------------------------------------------------------------------------------------
@@ -60,6 +61,8 @@ class Config:
     train_list: str = opt("", "a list in place of the folder's train list")
     val_list: str = opt("", "a list in place of the folder's val list")
     class_names: str = opt("", "a csv of id,name in place of the folder's")
+    split: str = opt("", "number of the official split to train and test on; empty: the only or the first one")
+    shots: int = opt(0, "K of few-shot: train on K videos of each class, repeated to the full length; 0: on all", 0)
     zero_shot: str = opt("", "datasets to test on at the end, separated by commas")
     out: str = opt("", "the run's folder; empty: runs/DATA-DATE-TIME")
     resume: str = opt("", "auto (the newest good checkpoint of --out, else a fresh start) or a checkpoint")
@@ -193,18 +196,18 @@ def main(argv: list[str] | None = None) -> dict:
 # --- 4. the run -------------------------------------------------------------------------------------------------------
 def run(cfg: Config) -> dict:
     """What a user can get wrong is read before the process group starts; then the loop; then the table."""
-    process = this_process(cfg.device)
+    process = this_process(cfg.device, cfg.threads)
     device, say = process.device, print if process.first else lambda *_, **__: None
-    if cfg.threads:
-        torch.set_num_threads(cfg.threads)
     require_decoder()
     draw_temperatures(1, torch.Generator(), cfg.beta)            # raises for a --beta that is not positive
-    out, resumed = find_run(cfg.out, cfg.resume)
+    out, resumed = find_run(cfg.out, cfg.resume, cfg.data)
     init = read_checkpoint(cfg.init) if cfg.init else None
 
     # data, CLIP, and the temporal head with experts
-    train, names = dataset(cfg.data, cfg.data_root, "train", process, cfg.train_list, cfg.class_names)
-    tests = {cfg.data: dataset(cfg.data, cfg.data_root, "val", process, cfg.val_list, cfg.class_names)}
+    train, names, _ = dataset(cfg.data, cfg.data_root, "train", process, cfg.train_list, cfg.class_names, cfg.split)
+    drawn = few_shot(train, cfg.shots, cfg.seed) if cfg.shots else train
+    train = repeated(drawn, len(train))
+    tests = {cfg.data: dataset(cfg.data, cfg.data_root, "val", process, cfg.val_list, cfg.class_names, cfg.split)}
     tests |= {zs: dataset(zs, "", "val", process) for zs in map(str.strip, cfg.zero_shot.split(",")) if zs}
     batches = MicroBatches(len(train), cfg.batch, cfg.epochs, cfg.seed, process.rank, process.world, cfg.accumulate,
                            start=resumed["step"] if resumed else 0)
@@ -217,7 +220,7 @@ def run(cfg: Config) -> dict:
         check_resumed(resumed, classes=names, templates=templates, text_hash=text)
     start(process)
     embeddings = from_rank_0({name: class_embeddings(clip, tokenizer, classes, templates, CACHE)
-                              for name, (_, classes) in tests.items()} if process.first else None)
+                              for name, (_, classes, _) in tests.items()} if process.first else None)
     finetune_MD, dim = embeddings[cfg.data], embeddings[cfg.data].shape[1]
     torch.manual_seed(cfg.seed)
 
@@ -227,26 +230,22 @@ def run(cfg: Config) -> dict:
     optimizer = build_optimizer(model, cfg)
 
     def test(temporal: TemporalTransformer, name: str) -> dict:
-        return evaluate(assemble(temporal), tests[name][0], embeddings[name], process, cfg.frames, workers=cfg.workers)
+        plan = protocol(name, *tests[name], templates, frames=cfg.frames, resize=model.image_size)
+        return evaluate(assemble(temporal), tests[name][0], embeddings[name], process, plan, workers=cfg.workers)
     state = resumed["model"] if resumed else {**init["model"], "finetune_classes": finetune_MD} if init else None
     if state:
         check_weights(model, state)                              # before the minutes that the next lines may take
     known = resumed["untrained"] if resumed and resumed["frames"] == cfg.frames else {}
-    untrained = {name: known[name] if name in known else test(TemporalTransformer(dim, 0), name)["plain"]["top1"]
-                 for name in tests}
+    untrained = {name: known.get(name) or test(TemporalTransformer(dim, 0), name)["plain"]["top1"] for name in tests}
     if state:
         model.load_state_dict(state)
     if resumed:
         restore_optimizer(optimizer, resumed["optimizer"])
 
     # the run folder and the header of the log
-    gpu = device.type == "cuda"
-    native = gpu and torch.cuda.is_bf16_supported(including_emulation=False)
-    dtype = cfg.precision if cfg.precision != "auto" else "bf16" if native else "fp32"
-    if not (cfg.out or cfg.resume):
-        out = from_rank_0(Path("runs") / f"{cfg.data}-{time.strftime('%Y%m%d-%H%M%S')}")
+    dtype, out = dtype_for(device, cfg.precision), from_rank_0(out)
     if process.first:
-        open_run(out, step, train, tests[cfg.data][0], names)
+        open_run(out, step, drawn, tests[cfg.data][0], names)
     about = {"config": asdict(cfg), "classes": names, "templates": templates, "frames": cfg.frames,
              "text_hash": text, "untrained": untrained, "torch": str(torch.__version__),
              "clip": {"backbone": cfg.backbone, "pretrained": cfg.pretrained, "config": clip_config(cfg.backbone),
@@ -260,7 +259,7 @@ def run(cfg: Config) -> dict:
     ddp = nn.parallel.DistributedDataParallel(objective) if process.world > 1 else objective
     stream = iter(torch.utils.data.DataLoader(
         TrainingClips(train, cfg.frames, model.image_size, cfg.seed, cfg.flip, cfg.min_area),
-        batch_sampler=batches, num_workers=cfg.workers, collate_fn=collate, pin_memory=gpu))
+        batch_sampler=batches, num_workers=cfg.workers, collate_fn=collate, pin_memory=device.type == "cuda"))
     bad, newly_bad, results, meter = set(), [], {}, Meter(device, process.world)
     progress = tqdm(total=steps, initial=step, disable=not (process.first and sys.stderr.isatty()), unit="step")
     say = say if progress.disable else lambda text, **_: progress.write(text)               # lines above the bar
@@ -291,9 +290,8 @@ def run(cfg: Config) -> dict:
             (expert, merged, mse), speed = meter.read()
             loss = L_ALL(expert, merged, mse, cfg.weight_merged, cfg.weight_mse)
             rates = "/".join(f"{group['lr']:.1e}" for group in optimizer.param_groups)
-            line = (f"step {step}/{steps}  epoch {step / every:.2f}  loss {loss:.3f}  expert {expert:.3f}  "
-                    f"merged {merged:.3f}  mse {mse:.3f}  lr {rates}  {speed}")
-            say(line, flush=True)
+            say(f"step {step}/{steps}  epoch {step / every:.2f}  loss {loss:.3f}  expert {expert:.3f}  "
+                f"merged {merged:.3f}  mse {mse:.3f}  lr {rates}  {speed}", flush=True)
             for index in sorted(set(gather(newly_bad)) - bad):
                 bad.add(index)
                 say(f"cannot decode {train[index][0]}: another video is drawn in its place ({len(bad)} so far)")
@@ -301,7 +299,7 @@ def run(cfg: Config) -> dict:
             for name in tests if step == steps else [cfg.data]:                  # with the experts merged, Eq. 6
                 results[name] = dict(step=step, epoch=epoch, data=name, loss_expert=expert, loss_merged=merged,
                                      loss_mse=mse, **test(model.temporal.merged(), name))
-                say(f"epoch {epoch}, {name}: {describe(results[name])}", flush=True)
+                say(f"epoch {epoch}, {describe(results[name])}", flush=True)
                 if process.first:
                     record(out, results[name])
         files = ["last.pt"] * epoch_ends + [f"step_{step}.pt"] * (cfg.save_every > 0 and step % cfg.save_every == 0)

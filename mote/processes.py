@@ -29,8 +29,10 @@ class Process:
         return self.rank == 0
 
 
-def this_process(device: str = "auto") -> Process:
-    """Read the environment; nothing is started. Raises ValueError for a device that is not there."""
+def this_process(device: str = "auto", threads: int = 0) -> Process:
+    """Read the environment; no process group is started. threads: torch's; 0: its choice. Raises ValueError."""
+    if threads:
+        torch.set_num_threads(threads)
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local = int(os.environ.get("LOCAL_RANK", 0))
     if device == "auto":
@@ -70,6 +72,19 @@ def total(numbers: Tensor) -> Tensor:
     if dist.is_initialized():
         dist.all_reduce(numbers)
     return numbers
+
+
+def autocast(device: torch.device, precision: str):
+    """bf16 autocast, or nothing for fp32."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
+
+
+def dtype_for(device: torch.device, wanted: str) -> str:
+    """auto: bf16 on GPUs that have it (not emulated), else fp32. Half precision with a scaler is not offered."""
+    if wanted != "auto":
+        return wanted
+    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if native else "fp32"
 
 
 def gather(items: list) -> list:

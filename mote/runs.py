@@ -49,13 +49,16 @@ def newest_checkpoint(out: Path) -> dict | None:
     return best
 
 
-def find_run(out: str, resume: str) -> tuple[Path, dict | None]:
+def find_run(out: str, resume: str, data: str) -> tuple[Path, dict | None]:
     """The folder of --out and --resume, and the checkpoint to go on from: None for a fresh start, in an empty one.
+    Without either, runs/DATA-DATE-TIME.
 
     Going back to an earlier checkpoint needs a folder of its own: beside the later ones, `auto` could not tell which
     of the two histories to go on with.
     """
-    run = Path(out or (resume if Path(resume).is_dir() else Path(resume).parent))
+    run = Path(out or f"runs/{data}-{time.strftime('%Y%m%d-%H%M%S')}")
+    if resume and not out:
+        run = Path(resume) if Path(resume).is_dir() else Path(resume).parent
     if out:
         if not resume and run.exists() and not (run.is_dir() and not any(run.iterdir())):
             raise ValueError(f"--out {run} exists and is not an empty folder: choose another, "
@@ -97,22 +100,9 @@ def header(process: Process, dtype: str, config: dict, optimizer: torch.optim.Op
 
 
 def record(out: Path, result: dict) -> None:
-    """Append one evaluation to metrics.jsonl."""
+    """Append one evaluation to metrics.jsonl, but for what each video got."""
     with open(out / "metrics.jsonl", "a") as file:
-        file.write(json.dumps(result) + "\n")
-
-
-def describe(result: dict) -> str:
-    """The lines printed for a result of `evaluate`."""
-    lines = [f"{result['videos']} videos, {result['classes']} classes, {result['frames']} frames, "
-             f"{result['clips']} x {result['crops']} views, short side {result['resize']}"]
-    for name, title in (("plain", "without modulation"), ("modulated", "with modulation")):
-        s = result[name]
-        lines.append(f"{title:20s} top-1 {s['top1']:6.2f}   top-5 {s['top5']:6.2f}")
-        if result["decoded"] < result["videos"]:
-            lines[-1] += (f"   ({result['decoded']} decoded; the failures counted as wrong: top-1 "
-                          f"{s['top1_failures_wrong']:.2f}, top-5 {s['top5_failures_wrong']:.2f})")
-    return "\n".join(lines)
+        file.write(json.dumps({key: value for key, value in result.items() if key != "per_video"}) + "\n")
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-MODULES = ("merging", "modulation", "temporal_experts", "clip_backbone", "data", "lists")
-NEEDS = {"temporal_experts": ["merging"]}                        # said in its docstring: copy the two together
+MODULES = ("merging", "modulation", "temporal_experts", "clip_backbone", "data", "lists", "folders", "protocols")
+NEEDS = {"temporal_experts": ["merging"], "lists": ["folders", "official_lists"]}        # as their docstrings say
 HEAVY = {"open_clip", "torchvision", "torchcodec", "timm", "ftfy", "regex", "transformers", "PIL", "matplotlib"}
-ALLOWED = {"merging": {"torch"}, "modulation": {"torch"}, "temporal_experts": {"torch"}, "lists": set(),
+ALLOWED = {"merging": {"torch"}, "modulation": {"torch"}, "temporal_experts": {"torch"}, "lists": set(), "folders": set(), "protocols": {"numpy"},
            "clip_backbone": {"torch", "open_clip"}, "data": {"torch", "numpy", "torchvision", "torchcodec"}}
 
 

@@ -64,7 +64,7 @@ def test_metrics_hold_one_line_per_evaluation_with_counts_views_and_losses(strai
     run, _ = straight
     lines = metrics(run)
     assert [(line["data"], line["step"]) for line in lines] == [("toyworld", 10), ("toyworld-novel", 10)]
-    assert all(line["videos"] == line["decoded"] == 40 and line["frames"] == 8 for line in lines)
+    assert all(line["videos"] == line["decoded"] == 40 and line["protocol"]["frames"] == 8 for line in lines)
     assert all(line["loss_expert"] > 0 and line["loss_merged"] > 0 and line["loss_mse"] > 0 for line in lines)
 
 
@@ -267,7 +267,7 @@ def test_no_temporal_layers_train_clip_with_frames_averaged(world, tmp_path):
 def test_loss_falls_on_a_tiny_fixed_batch(world):
     torch.manual_seed(0)
     clip, tokenizer = train.load_clip("toyworld", "toyworld")
-    videos, names = train.dataset("toyworld", "", "train", train.this_process("cpu"))
+    videos, names, _ = train.dataset("toyworld", "", "train", train.this_process("cpu"))
     config = train.parse_config(["--layers", "1", "--weight-decay", "0"])
     classes = train.class_embeddings(clip, tokenizer, names)
     pixels = clip.image_mean, clip.image_std
@@ -345,7 +345,7 @@ def test_a_timm_tower_with_a_custom_text_tower_and_a_logit_bias_trains_and_evalu
     tiny = ["--backbone", str(tmp_path / "tiny.json"), "--pretrained", str(tmp_path / "tiny.pt")]
     train.main([*SMALL, "--epochs", "1", *tiny, "--zero-shot", "", "--out", str(out)])
     result = evaluation.main(["--checkpoint", str(out), "--data", "toyworld-novel", "--workers", "0"])
-    assert result["videos"] == 40
+    assert result["splits"][0]["videos"] == 40
 
 
 def test_help_shows_the_papers_numbers_in_force(capsys):
