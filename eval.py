@@ -64,14 +64,17 @@ def protocol(data: str, videos: Videos, names: list[str], split: str, templates:
                     len(names), digest(names), len(templates), digest(list(templates)), **views)
 
 
-def file_hash(checkpoint: str) -> str:
-    """The first 8 digits of what sha256sum prints for a checkpoint; "" without one."""
-    if not checkpoint:
-        return ""
-    path, hashed = Path(checkpoint), hashlib.sha256()
-    with open(path / "last.pt" if path.is_dir() else path, "rb") as file:
-        while part := file.read(1 << 24):
-            hashed.update(part)
+def model_hash(checkpoint: str, model: MoTE) -> str:
+    """8 digits: of the checkpoint's file, as sha256sum prints them, or of the visual tower's weights of CLIP alone."""
+    hashed = hashlib.sha256()
+    if checkpoint:
+        path = Path(checkpoint)
+        with open(path / "last.pt" if path.is_dir() else path, "rb") as file:
+            while part := file.read(1 << 24):
+                hashed.update(part)
+    else:
+        for name, tensor in sorted(model.visual.state_dict().items()):
+            hashed.update(name.encode() + tensor.cpu().float().contiguous().numpy().tobytes())
     return hashed.hexdigest()[:8]
 
 
@@ -190,7 +193,7 @@ def show_dataset(options: argparse.Namespace, process: Process) -> dict:
     start(process)
     views = dict(frames=frames, clips=options.clips, crops=options.crops, resize=options.resize or model.image_size,
                  neighbours=options.neighbours, gamma=options.gamma, precision=options.precision,
-                 clip_weight=options.clip_weight, checkpoint=file_hash(options.checkpoint))
+                 clip_weight=options.clip_weight, checkpoint=model_hash(options.checkpoint, model))
     results = []
     for videos, names, n in sets:
         plan = protocol(name, videos, names, n, templates, **views)

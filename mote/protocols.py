@@ -32,7 +32,7 @@ class Protocol:
 
     list is of the videos' stems and labels, whatever their order, folders and endings: a re-encoded copy elsewhere is
     the same list. class_names and templates are of the texts, in order. checkpoint is of the file's bytes, as sha256sum
-    prints it.
+    prints it; for CLIP alone, of its visual weights.
     """
     data: str
     split: str               # the official split's number; "" where there is one only

@@ -16,8 +16,9 @@ ROOT = Path(__file__).parents[1]
 MODULES = ("merging", "modulation", "temporal_experts", "clip_backbone", "data", "lists", "folders", "protocols")
 NEEDS = {"temporal_experts": ["merging"], "lists": ["folders", "official_lists"]}        # as their docstrings say
 HEAVY = {"open_clip", "torchvision", "torchcodec", "timm", "ftfy", "regex", "transformers", "PIL", "matplotlib"}
-ALLOWED = {"merging": {"torch"}, "modulation": {"torch"}, "temporal_experts": {"torch"}, "lists": set(), "folders": set(), "protocols": {"numpy"},
-           "clip_backbone": {"torch", "open_clip"}, "data": {"torch", "numpy", "torchvision", "torchcodec"}}
+ALLOWED = {"merging": {"torch"}, "modulation": {"torch"}, "temporal_experts": {"torch"},
+           "clip_backbone": {"torch", "open_clip"}, "data": {"torch", "numpy", "torchvision", "torchcodec"},
+           "lists": set(), "folders": set(), "protocols": {"numpy"}}
 
 
 def in_a_fresh_interpreter(code, cwd):

@@ -1,0 +1,208 @@
+"""
+Every command of README.md's tables of the paper's numbers runs, as written, on the dataset that it names.
+
+Checked on miniatures of the datasets, each in its own official layout and list format, with a tiny CLIP, and the
+authors' tiny checkpoint under the released ones' names. What a command says (frames, layers, loss weights, views,
+splits) is kept; only what it leaves to defaults is made small.
+"""
+import json
+import re
+import shlex
+import shutil
+import statistics
+import tempfile
+
+import pytest
+import torch
+from test_readme import README, ROOT
+from torchcodec.encoders import VideoEncoder
+
+import eval as evaluation
+import train
+
+TABLE = README.partition("## The paper's numbers")[2].partition("\n## ")[0]
+ROWS = [[cell.strip() for cell in line.strip("|").split(" | ")]
+        for line in TABLE.splitlines() if line.startswith("|") and "`python" in line]
+COMMANDS = {row[0]: re.search(r"`(python [^`]+)`", row[1])[1] for row in ROWS}
+CLASSES = {"k400": ["abseiling", "air drumming", "yoga"], "k600": ["acting in play", "alligator wrestling", "zumba"],
+           "ucf101": ["ApplyEyeMakeup", "HandstandPushups", "YoYo"], "hmdb51": ["brush_hair", "kick", "kick_ball"],
+           "ssv2": ["Holding something", "Pushing something from left to right", "Tearing something into two pieces"]}
+TINY = {"embed_dim": 128, "quick_gelu": True,
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+        "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 64, "layers": 2, "head_width": 64}}
+SMALL = {"--layers": "1", "--frames": "2", "--epochs": "1", "--batch": "24", "--workers": "0", "--threads": "1"}
+
+
+def write(file, text):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    """Bytes of a video of 20 frames that get brighter, in the containers of the datasets."""
+    folder, frames = tmp_path_factory.mktemp("video"), torch.arange(20, dtype=torch.uint8) * 10
+    codecs = {".mp4": "libx264", ".avi": "mpeg4", ".webm": "libvpx-vp9"}
+    for ending, codec in codecs.items():
+        VideoEncoder(frames.view(-1, 1, 1, 1).expand(-1, 3, 32, 40).contiguous(), frame_rate=10).to_file(
+            folder / f"video{ending}", codec=codec, extra_options={"threads": 1})
+    return lambda ending: (folder / f"video{ending}").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def datasets(video, tmp_path_factory):
+    """$MOTE_DATA with k400, k600, ucf101, hmdb51 and ssv2: 16 training and 2 test videos of each of 3 classes."""
+    data = tmp_path_factory.mktemp("data")
+
+    def add(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(video(file.suffix))
+    k400, k600, ucf, hmdb, ssv2 = (data / name for name in ("k400", "k600", "ucf101", "hmdb51", "ssv2"))
+
+    write(k400 / "kinetics_400_labels.csv", "id,name\n" + "".join(f"{i},{n}\n" for i, n in enumerate(CLASSES["k400"])))
+    for split, n in (("train", 16), ("val", 2)):
+        files = [(f"{name}/{split}_{i}_000001_000011.mp4", c)
+                 for c, name in enumerate(CLASSES["k400"]) for i in range(n)]
+        write(k400 / f"{split}list.txt", "".join(f"{file} {c}\n" for file, c in files))
+        for file, _ in files:
+            add(k400 / split / file)                             # in a folder that the lists do not name
+    for split in "123":                                          # other classes in every split
+        names = CLASSES["k600"][int(split) - 1:] + [f"{name} {split}" for name in CLASSES["k600"][:int(split)]]
+        write(k600 / f"k160_labels_split{split}.csv", "id,name\n" + "".join(f"{i},{n}\n" for i, n in enumerate(names)))
+        write(k600 / f"k160_test_split{split}.txt",
+              "".join(f"{name}/{name[:4]}_{split}.mp4 {i}\n" for i, name in enumerate(names)))
+        for name in names:
+            add(k600 / name / f"{name[:4]}_{split}.mp4")
+
+    write(ucf / "ucfTrainTestlist/classInd.txt", "".join(f"{i + 1} {n}\n" for i, n in enumerate(CLASSES["ucf101"])))
+    for split in "123":
+        for part, n in (("train", 16), ("test", 2)):
+            files = [(f"{name}/v_{name}_g{split}{i:02d}_c{part[1]}.avi", c + 1)
+                     for c, name in enumerate(CLASSES["ucf101"]) for i in range(n)]
+            write(ucf / f"ucfTrainTestlist/{part}list0{split}.txt",
+                  "".join(f"{file} {c}\r\n" if part == "train" else f"{file}\r\n" for file, c in files))
+            for file, _ in files:
+                add(ucf / "UCF-101" / file)
+    for name in CLASSES["hmdb51"]:
+        files = {f"a (b)#{i}_{name}_f_cm_np1_ba_goo_{i}.avi": 1 + (i > 15) for i in range(18)}
+        for split in "123":
+            write(hmdb / f"testTrainMulti_7030_splits/{name}_test_split{split}.txt",
+                  "".join(f"{file} {part} \n" for file, part in files.items()) + f"unused_{name}.avi 0 \n")
+        for file in files:
+            add(hmdb / name / file)
+
+    write(ssv2 / "labels.json", json.dumps({name: str(i) for i, name in enumerate(CLASSES["ssv2"])}))
+    for split, start, n in (("train", 100, 16), ("validation", 900, 2)):
+        items = [{"id": str(start + n * c + i), "label": "holding a cup", "placeholders": ["a cup"],
+                  "template": name.replace("something", "[something]")}
+                 for c, name in enumerate(CLASSES["ssv2"]) for i in range(n)]
+        write(ssv2 / f"{split}.json", json.dumps(items))
+        for item in items:
+            add(ssv2 / "20bn-something-something-v2" / f"{item['id']}.webm")
+    write(ssv2 / "test.json", json.dumps([{"id": "5"}]))         # no labels: never read
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOTE_DATA", str(data))
+        yield data
+
+
+@pytest.fixture(scope="module")
+def place(datasets, tmp_path_factory):
+    """A folder with checkpoints of the released names, a tiny CLIP, a trained RUN."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("MoTE_B16.pt", "MoTE_L14.pt"):
+        shutil.copy(ROOT / "tests/golden/official_tiny_checkpoint.pt", folder / name)
+    write(folder / "tiny.json", json.dumps(TINY))
+    torch.manual_seed(0)
+    clip, _ = train.load_clip(str(folder / "tiny.json"), "")
+    torch.save(clip.state_dict(), folder / "tiny.pt")
+    (folder / "tools").symlink_to(ROOT / "tools")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.syspath_prepend(str(ROOT / "tools"))
+        run("python train.py --data k400 --out RUN")
+        yield folder
+
+
+def run(command):
+    """Run a command's script in this process, made small where the command leaves it open. -> what main() returns"""
+    words = shlex.split(command)[1:]
+    script = next(word for word in words if word in ("train.py", "eval.py"))
+    small = SMALL if script == "train.py" else {"--workers": "0"}
+    out = ["--out", tempfile.mkdtemp(dir=".")] if script == "train.py" and "--out" not in words else []
+    words += [word for flag, value in small.items() if flag not in words for word in (flag, value)] + out
+    words += ["--backbone", "tiny.json", "--pretrained", "tiny.pt"]
+    if words[0] == "tools/ablations.py":
+        import ablations
+        return ablations.main(words[1:])
+    return {"train.py": train.main, "eval.py": evaluation.main}[script](words[1:])
+
+
+def test_every_table_and_figure_of_the_paper_that_has_numbers_has_a_row():
+    names = "1 2a 2b 2c 2d 2e 2f 3 4 5 6 7a 7b 7c 7e 7f".split()
+    missing = [name for name in names if not any(f"Table {name}:" in title for title in COMMANDS)]
+    assert not missing and any(title.startswith("Figure 1b") for title in COMMANDS)
+    assert len(COMMANDS) == len(ROWS) and all(row[3].startswith("not run") for row in ROWS)
+
+
+EVALUATIONS = {title: command for title, command in COMMANDS.items() if "eval.py" in command}
+TRAININGS = {title: command for title, command in COMMANDS.items() if "train.py" in command}
+
+
+@pytest.mark.parametrize("title", EVALUATIONS)
+def test_the_evaluation_runs_under_the_protocol_of_its_row(title, place, capsys):
+    command = EVALUATIONS[title]
+    result, printed = run(command), capsys.readouterr().out
+    splits, asked = result["splits"], evaluation.parse(shlex.split(command.partition("eval.py ")[2]))
+    assert [one["split"] for one in splits] == (["1", "2", "3"] if asked.split == "all" else [splits[0]["split"]])
+    for one in splits:
+        protocol = one["protocol"]
+        assert protocol["data"] == asked.data and f"protocol {protocol['fingerprint']}" in printed
+        assert one["videos"] == one["decoded"] == protocol["found"] == (4 if asked.data == "k600" else 6)
+        assert (protocol["clips"], protocol["crops"], protocol["gamma"]) == (asked.clips, asked.crops, asked.gamma)
+        assert protocol["classes"] == (10 if asked.mix_names else 4 if asked.data == "k600" else 3)
+        assert protocol["prompts"] == 28 and protocol["clip_weight"] == asked.clip_weight
+    if views := re.search(r"(\d) x (\d)", title):
+        assert (str(asked.clips), str(asked.crops)) == views.groups()
+    assert ("standard deviation of 3 splits" in printed) == (asked.split == "all")
+    assert ("10 draws" in printed) == ("half" in title)
+
+
+@pytest.mark.parametrize("title", TRAININGS)
+def test_the_training_runs_as_its_row_says(title, place, capsys):
+    command = TRAININGS[title]
+    rows, printed = run(command), capsys.readouterr().out
+    asked = train.parse_config(shlex.split(command.partition("train.py ")[2]))
+    assert list(rows["trained"]) == [asked.data, *filter(None, asked.zero_shot.split(","))]
+    assert "2 steps per epoch" in printed and "48 training videos, 3 classes" in printed                # also few-shot
+    assert asked.layers == int((re.search(r"--layers (\d)", command) or [0, 6 if "ViT-L" in command else 4])[1])
+    assert (asked.lr, asked.clip_lr, asked.batch) == (5e-5, 3e-6, 144)
+    k400 = 20 if "ViT-L" in command else 30
+    assert asked.epochs == {"hmdb51": 10, "ucf101": 10, "ssv2": 2, "k400": k400}[asked.data]
+    if alternatives := re.search(r"\(`(--[\w-]+)` ([\d., ]+)\)", title):
+        for value in alternatives[2].split(", "):
+            train.parse_config([*shlex.split(command.partition("train.py ")[2]), alternatives[1], value])
+
+
+@pytest.mark.parametrize("data", ["hmdb51", "ucf101", "ssv2"])
+def test_few_shot_trains_on_16_of_each_class(data, place):
+    command = next(command for command in TRAININGS.values() if f"--data {data} --shots 2" in command)
+    run(command.replace("--shots 2", "--shots 16 --out " + f"few-{data}"))
+    lines = (place / f"few-{data}" / "train.txt").read_text().splitlines()
+    assert len(lines) == len(set(lines)) == 3 * 16
+
+
+def test_the_trade_off_and_the_comparison_are_of_the_files_that_the_rows_write(place, capsys):
+    import compare
+    import trade_off
+    commands = [command for command in EVALUATIONS.values() if "--json" in command]
+    top1 = {re.search(r"--json (\w+)", command)[1]: run(command)["modulated"]["top1"] for command in commands}
+    title = next(title for title, command in COMMANDS.items() if "trade_off.py" in command)
+    assert "not one unified model" not in capsys.readouterr().out
+    trade_off.main(shlex.split(COMMANDS[title])[2:])
+    harmonic = statistics.harmonic_mean([top1[name] for name in ("ucf101", "hmdb51", "k600")])
+    printed = capsys.readouterr().out
+    assert f"{harmonic:.1f}" in printed and f"{statistics.harmonic_mean([harmonic, top1['k400']]):.1f}" in printed
+    shutil.copy("ucf101.json", "A.json")
+    shutil.copy("ucf101.json", "B.json")
+    compare.main(["A.json", "B.json"])
+    assert "0.0" in capsys.readouterr().out
