@@ -1,27 +1,21 @@
 """
-Checkpoints: plain dicts of tensors and builtins, written whole or not at all, and the authors' released format.
+Checkpoints: plain dicts of tensors and builtins, written whole or not at all.
 
-    ours      model (state dict), clip (architecture and where its text tower comes from), classes, step, optimizer, ...
-    authors'  model_state_dict (OpenAI names), fusion_model_state_dict (the head), nothing about the architecture
+    model   (state dict), clip (architecture and where its text tower comes from), classes, step, optimizer, ...
 
-The sizes of the head and, for the authors', of the visual tower are read off the shapes. Loading never runs code from a
-file (`weights_only=True`).
-
-Dimension key   E experts   D embedding   F feed-forward hidden   M fine-tuning classes
+The sizes of the head are read off the shapes. The authors' released format is translated (official.py). Loading never
+runs code from a file (`weights_only=True`).
 """
 import os
-import re
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from .clip_backbone import build_visual, clip_config, load_clip
+from .clip_backbone import build_visual, is_torchscript, load_clip
 from .model import MoTE
+from .official import from_official, is_official
 from .temporal_experts import TemporalTransformer
-
-OPENAI = ("ViT-B-16-quickgelu", "ViT-L-14-quickgelu", "ViT-B-32-quickgelu", "ViT-L-14-336-quickgelu")
-OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 def save_checkpoint(path: str | Path, checkpoint: dict) -> None:
@@ -43,6 +37,20 @@ def save_checkpoint(path: str | Path, checkpoint: dict) -> None:
         os.close(folder)
 
 
+def read_file(path: Path):
+    """What torch saved at path, whatever it is. Runs no code. Raises FileNotFoundError or ValueError, one line."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    if is_torchscript(path):
+        raise ValueError(f"cannot read {path}: a TorchScript archive, not a checkpoint")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:                                   # torch raises its own, pickle's, zip's and IO errors
+        needs_code = "weights_only" in str(error) and "Unsupported" in str(error)
+        reason = "it needs code to unpickle, which is never run" if needs_code else "truncated, or not a checkpoint"
+        raise ValueError(f"cannot read {path}: {reason}") from None
+
+
 def read_checkpoint(path: str | Path) -> dict:
     """A checkpoint in our format, converted if it is the authors'. A run's folder means its last.pt.
 
@@ -50,16 +58,13 @@ def read_checkpoint(path: str | Path) -> dict:
     """
     path = Path(path)
     path = path / "last.pt" if path.is_dir() else path
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}")
+    return in_our_format(read_file(path), path)
+
+
+def in_our_format(checkpoint, path: Path) -> dict:
+    """What read_file gave -> a checkpoint in our format. Raises ValueError, naming the path, if it is in neither."""
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:                                   # torch raises its own, pickle's, zip's and IO errors
-        needs_code = "weights_only" in str(error) and "Unsupported" in str(error)
-        reason = "it needs code to unpickle, which is never run" if needs_code else "truncated, or not a checkpoint"
-        raise ValueError(f"cannot read {path}: {reason}") from None
-    try:
-        if isinstance(checkpoint, dict) and {"model_state_dict", "fusion_model_state_dict"} <= checkpoint.keys():
+        if is_official(checkpoint):
             checkpoint = from_official(checkpoint)
         tensors = checkpoint["model"]["temporal.positions"], checkpoint["model"]["finetune_classes"]
         whole = all(isinstance(tensor, Tensor) for tensor in [*checkpoint["model"].values(), *tensors])
@@ -69,49 +74,6 @@ def read_checkpoint(path: str | Path) -> dict:
     if not whole:
         raise ValueError(f"{path} is neither a checkpoint of train.py nor in the authors' format")
     return checkpoint
-
-
-def from_official(official: dict) -> dict:
-    """The authors' checkpoint -> ours. Raises ValueError for a head without experts or with trained fusion weights."""
-    head, vision = official["fusion_model_state_dict"], official["model_state_dict"]
-    model = {name: tensor.float() for name, tensor in vision.items()
-             if name.startswith("visual.") or name == "logit_scale"}
-    stacks: dict[str, dict[int, Tensor]] = {}
-    for name, tensor in head.items():
-        expert = re.fullmatch(r"transformer\.resblocks\.(\d+)\.mlp\.fc_(up|dn)\.(\d+)\.(weight|bias)", name)
-        if expert:
-            layer, direction, index, kind = expert.groups()
-            direction = {"up": "up", "dn": "down"}[direction]
-            stacks.setdefault(f"temporal.blocks.{layer}.experts.{direction}_{kind}", {})[int(index)] = tensor
-        elif name.endswith("mote_fusion_weight"):                # softmax(0) = 1/E: the uniform merge, never trained
-            if tensor.unique().numel() > 1:
-                raise ValueError(f"{name} is not constant: these experts are not merged uniformly (Eq. 6)")
-        elif name == "spe_cls_feature":
-            model["finetune_classes"] = tensor
-        elif name == "frame_position_embeddings.weight":
-            model["temporal.positions"] = tensor
-        else:
-            model[name.replace("transformer.resblocks.", "temporal.blocks.")] = tensor
-    if not stacks or "finetune_classes" not in model:
-        raise ValueError("the authors' format, but without experts (mlp.fc_up.*) or class embeddings (spe_cls_feature)")
-    model.update({name: torch.stack([parts[i] for i in sorted(parts)]) for name, parts in stacks.items()})
-    config = vision_config(model)
-    same = [name for name in OPENAI if {**clip_config(name)["vision_cfg"], "head_width": 64} == config["vision_cfg"]]
-    clip = {"backbone": same[0] if same else "", "pretrained": "openai" if same else "", "config": config,
-            "mean": OPENAI_MEAN, "std": OPENAI_STD}
-    return {"model": model, "clip": clip, "classes": [], "step": 0, "frames": 8}
-
-
-def vision_config(state: dict[str, Tensor]) -> dict:
-    """open_clip's description of an OpenAI visual tower, from the shapes of its weights."""
-    try:
-        width, _, _, patch = state["visual.conv1.weight"].shape
-        layers = len({name.split(".")[3] for name in state if name.startswith("visual.transformer.resblocks.")})
-        grid = round((len(state["visual.positional_embedding"]) - 1) ** 0.5)
-        vision = {"image_size": grid * patch, "layers": layers, "width": width, "patch_size": patch, "head_width": 64}
-        return {"embed_dim": state["visual.proj"].shape[1], "quick_gelu": True, "vision_cfg": vision, "text_cfg": {}}
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"the authors' format, but the visual tower is not CLIP's ViT ({error})") from None
 
 
 def build_model(checkpoint: dict, keep_experts: bool = False) -> MoTE:
@@ -176,6 +138,10 @@ def load_model(path: str | Path, keep_experts: bool = False, clip_weight: float 
     """
     checkpoint = read_checkpoint(path)
     if clip_weight != 1:
-        clip, _ = load_clip(backbone or checkpoint["clip"]["backbone"], pretrained or checkpoint["clip"]["pretrained"])
+        backbone, pretrained = (given or checkpoint["clip"][name]
+                                for name, given in (("backbone", backbone), ("pretrained", pretrained)))
+        if not backbone:
+            raise ValueError(f"{path} does not say which CLIP it came from: clip_weight needs backbone and pretrained")
+        clip, _ = load_clip(backbone, pretrained)
         checkpoint = interpolate(checkpoint, clip, clip_weight)
     return build_model(checkpoint, keep_experts)

@@ -14,12 +14,16 @@ import difflib
 import hashlib
 import json
 import os
+import shlex
 import warnings
+import zipfile
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+SIZES = {"input_resolution", "context_length", "vocab_size"}      # no weights, but in OpenAI's state dicts
 
 # Table 8, as printed there and in the authors' code ("a example" sic).
 TEMPLATES = tuple(f"{start} {rest}" for start in ("a photo of", "a video of", "a example of", "a demonstration of")
@@ -122,11 +126,16 @@ def load_clip(backbone: str = "ViT-B-16-quickgelu", pretrained: str = "openai") 
 def load_weights(clip: nn.Module, file: Path) -> None:
     """Load open_clip, OpenAI (state dict) or safetensors weights. Raises ValueError, naming the file.
 
+    OpenAI publishes TorchScript archives, and to load one is to run code from it: refused before that.
     A file with `token_ids` holds only those rows of the token embedding (a small vocabulary makes a small file):
     they are put in their places in the full table, and the model remembers which words it knows.
     """
     from open_clip.factory import load_checkpoint, load_state_dict
 
+    if is_torchscript(file):
+        command = shlex.join(["python", "tools/convert.py", str(file), f"{file.stem}-weights.pt"])
+        raise ValueError(f"--pretrained {file}: a TorchScript archive, as OpenAI publishes them, and loading one runs "
+                         f"code from it; if you trust it, convert it once: {command}")
     try:
         state = load_state_dict(str(file))
         if "token_ids" in state:
@@ -135,11 +144,22 @@ def load_weights(clip: nn.Module, file: Path) -> None:
             state["token_embedding.weight"] = full.index_copy_(0, clip.token_ids, rows)
             clip.load_state_dict(state)
         else:
-            load_checkpoint(clip, str(file))
+            found = load_checkpoint(clip, str(file), strict=False)           # open_clip translates some names
+            if wrong := [*found.missing_keys, *sorted(set(found.unexpected_keys) - SIZES)]:
+                raise ValueError(f"{len(wrong)} names are missing or too many: {', '.join(wrong)}")
     except Exception as error:                                    # pickle, zip, key and shape errors of three libraries
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"--pretrained {file}: not weights of this architecture, truncated, or not a plain state dict "
                          f"({reason[:200]})") from None
+
+
+def is_torchscript(file: str | Path) -> bool:
+    """Was it written by torch.jit.save? Read off the zip's table of contents: nothing in the file is loaded or run."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return any(name.split("/")[1:] == ["constants.pkl"] for name in archive.namelist())
+    except Exception:                                             # no zip, or a damaged one: weights_only=True decides
+        return False
 
 
 class Tokenizer:

@@ -1,23 +1,32 @@
 """
 A checkpoint is written whole or not at all, runs no code, and becomes the model that was saved; or one line says why.
 
-For checkpoints of train.py and in the authors' format; truncated, malicious, foreign ones. Checked against the tensors
-that were saved and, for the authors' format, the tensors of their file (what they compute: tests/test_golden.py).
+For checkpoints of train.py and in the authors' format, which is read and written; truncated, malicious, foreign ones.
+Checked against the tensors that were saved and, for the authors' format, the tensors of their file (what they compute:
+tests/test_golden.py; at the true sizes: tests/test_shapes.py).
 """
 import json
 import os
 import pickle
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import seeds
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_clip_backbone import save_archive
 from torch.testing import assert_close
 
+import eval as evaluation
 from mote import checkpoint, load_model
 from mote.checkpoint import build_model, interpolate, read_checkpoint, save_checkpoint
-from mote.clip_backbone import build_visual, clip_config, load_clip
+from mote.clip_backbone import build_clip, build_visual, clip_config, load_clip
 from mote.model import MoTE
+from mote.official import OPENAI_MEAN, OPENAI_STD, from_official, openai_backbone, to_official
+from mote.processes import this_process
 from mote.runs import newest_checkpoint
 from mote.temporal_experts import TemporalTransformer
 
@@ -139,6 +148,13 @@ def test_a_checkpoint_that_needs_code_is_refused_and_not_run(saved, tmp_path, ho
     assert not marker.exists()
 
 
+def test_a_torchscript_archive_is_no_checkpoint(tmp_path):
+    save_archive({"visual.proj": torch.ones(3)}, tmp_path / "x.pt", talks=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")                           # torch.load would warn before it refuses
+        assert "a TorchScript archive, not a checkpoint" in refused(tmp_path / "x.pt")
+
+
 @pytest.mark.parametrize("content", [{"a": 1}, [1, 2], torch.zeros(3), {"model": {}, "clip": {}}], ids=repr)
 def test_a_file_of_something_else_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "x.pt")
@@ -242,6 +258,145 @@ def test_trained_fusion_weights_are_refused(tmp_path):
     torch.save(official, tmp_path / "x.pt")
     with pytest.raises(ValueError, match="not constant: these experts are not merged uniformly"):
         load_model(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("classes", [1, 12, 101, 400])
+def test_the_authors_checkpoint_loads_with_any_number_of_classes(tmp_path, classes):
+    official = torch.load(OFFICIAL, weights_only=True)
+    official["fusion_model_state_dict"]["spe_cls_feature"] = torch.nn.functional.normalize(torch.randn(classes, 128))
+    torch.save(official, tmp_path / "x.pt")
+    model = load_model(tmp_path / "x.pt")
+    assert model.finetune_classes.shape == (classes, 128)
+    with torch.no_grad():                                        # on the classes of fine-tuning modulation is 1
+        both = [model(torch.ones(1, 3, 3, 32, 32), model.finetune_classes, modulate) for modulate in (True, False)]
+    assert both[0].shape == (1, classes)
+    assert_close(*both, rtol=0, atol=1e-5)
+
+
+def test_a_missing_expert_is_not_closed_up(tmp_path):
+    torch.save(official_without(".1.weight"), tmp_path / "x.pt")
+    with pytest.raises(ValueError, match=r"experts are missing: temporal.blocks.0.experts.up_weight has \[0, 2\] only"):
+        load_model(tmp_path / "x.pt")
+
+
+def bits(state):
+    """Names to types and bytes: what `equal` says of 0 and -0, or of nan, does not matter here."""
+    return {name: (tensor.dtype, tensor.shape, tensor.contiguous().numpy().tobytes()) for name, tensor in state.items()}
+
+
+def test_the_authors_checkpoint_comes_back_as_it_was():
+    """All names, types and bits of both state dicts, so their loaders find what they look for; and the epoch."""
+    official = torch.load(OFFICIAL, weights_only=True)
+    back = to_official(from_official(official))
+    assert back.keys() == official.keys() and back["epoch"] == official["epoch"] == 3
+    for part in ("model_state_dict", "fusion_model_state_dict"):
+        assert bits(back[part]) == bits(official[part])
+    assert back["optimizer_state_dict"] == {}
+
+
+def expressible(seed=0, layers=2, experts=3, classes=4, **vision):
+    """A checkpoint of train.py with OpenAI's kind of visual tower, as small as it gets; every tensor drawn anew."""
+    generator = torch.Generator().manual_seed(seed)
+    tower = {"image_size": 16, "layers": 1, "width": 64, "patch_size": 8, **vision}
+    config = {"embed_dim": 8, "quick_gelu": True, "vision_cfg": tower,
+              "text_cfg": {"context_length": 8, "vocab_size": 49408, "width": 8, "heads": 1, "layers": 1}}
+    model = MoTE(build_visual(config), TemporalTransformer(8, layers, experts), torch.zeros(classes, 8),
+                 torch.tensor(2.5), OPENAI_MEAN, OPENAI_STD)
+    state = {name: torch.randn(tensor.shape, generator=generator) for name, tensor in model.state_dict().items()}
+    return {"model": state, "step": 7, "frames": 16, "classes": ["a"] * classes, "clip": {
+        "backbone": "", "pretrained": "", "config": config, "mean": OPENAI_MEAN, "std": OPENAI_STD}}
+
+
+@given(seeds, st.integers(1, 12), st.integers(1, 12), st.integers(1, 5))
+@settings(max_examples=15)
+def test_ours_comes_back_from_the_authors_format_as_it_was(seed, layers, experts, classes):
+    """Up to 12 layers and experts: as text, 10 comes before 2. One expert is the plain transformer."""
+    ours = expressible(seed, layers, experts, classes)
+    back = from_official(to_official(ours))
+    assert bits(back["model"]) == bits(ours["model"])
+    assert [tuple(back["clip"][name]) for name in ("mean", "std")] == [OPENAI_MEAN, OPENAI_STD]
+    restored, original = (build_model(one, keep_experts=True) for one in (back, ours))
+    frames = torch.randn(1, 3, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():                                        # so the architecture came back, too
+        assert_close(restored.frame_features(frames), original.frame_features(frames), rtol=0, atol=0)
+
+
+def test_the_authors_fusion_weights_are_zeros_one_per_expert():
+    head = to_official(expressible(layers=2, experts=5))["fusion_model_state_dict"]
+    for layer in range(2):
+        assert_close(head[f"transformer.resblocks.{layer}.mlp.mote_fusion_weight"], torch.zeros(5), rtol=0, atol=0)
+    assert sum("mote_fusion_weight" in name for name in head) == 2
+
+
+def with_clip(ours, **changes):
+    return {**ours, "clip": {**ours["clip"], **changes}}
+
+
+TIMM = {"image_size": 32, "timm_model_name": "test_vit", "timm_pool": "", "timm_proj": "linear"}
+INEXPRESSIBLE = {
+    "no layers": (lambda: expressible(layers=0), "a head without layers"),
+    "toyworld, with its heads of 32": (new_checkpoint, "head_width = 32: OpenAI's ViT has 64"),
+    "timm": (lambda: expressible(**TIMM), "the visual tower is not CLIP's ViT"),
+    "ResNet": (lambda: {**expressible(), "model": {"visual.conv1.weight": torch.zeros(4, 3, 3, 3),
+                                                   "temporal.blocks.0.experts.up_weight": torch.zeros(1, 4, 1)}},
+               "the visual tower is not CLIP's ViT"),
+    "GELU": (lambda: with_clip(expressible(), config={**expressible()["clip"]["config"], "quick_gelu": False}),
+             "quick_gelu = False: OpenAI's ViT has True"),
+    "mean pooling": (lambda: expressible(pool_type="avg"), "pool_type = avg: OpenAI's ViT has tok"),
+    "pixels": (lambda: with_clip(expressible(), mean=[0.5, 0.5, 0.5]), r"mean = \(0.5, 0.5, 0.5\): OpenAI's ViT has"),
+}
+
+
+@pytest.mark.parametrize("case", INEXPRESSIBLE)
+def test_what_the_authors_code_cannot_compute_is_not_written_for_it(case):
+    make, message = INEXPRESSIBLE[case]
+    with pytest.raises(ValueError, match=message) as raised:
+        to_official(make())
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_tower_is_taken_for_openais_only_with_its_width_of_embeddings():
+    vision = {"image_size": 224, "layers": 12, "width": 768, "patch_size": 16, "head_width": 64}
+    assert openai_backbone({"embed_dim": 512, "vision_cfg": vision}) == "ViT-B-16-quickgelu"
+    assert openai_backbone({"embed_dim": 768, "vision_cfg": vision}) == ""
+    assert openai_backbone({"embed_dim": 512, "vision_cfg": {**vision, "layers": 11}}) == ""
+
+
+@pytest.fixture
+def tiny_clip(tmp_path):
+    """A CLIP with the golden checkpoint's visual tower, its weights another's: the flags that name it, and itself."""
+    text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+    config = {"embed_dim": 128, "quick_gelu": True, "text_cfg": text,
+              "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 64, "layers": 2, "head_width": 64}}
+    (tmp_path / "tiny.json").write_text(json.dumps(config))
+    torch.manual_seed(3)
+    clip = build_clip(config)
+    torch.save(clip.state_dict(), tmp_path / "tiny.pt")
+    return {"backbone": str(tmp_path / "tiny.json"), "pretrained": str(tmp_path / "tiny.pt")}, clip
+
+
+def test_a_clip_weight_of_099_mixes_the_original_clip_into_the_authors_checkpoint(tiny_clip):
+    """Exactly 0.99 a + 0.01 b on the visual tower and the logit scale, as in their test scripts, and nowhere else."""
+    flags, clip = tiny_clip
+    options = evaluation.parse(["--checkpoint", str(OFFICIAL), "--data", "toyworld", "--clip-weight", "0.99",
+                                *(word for name, value in flags.items() for word in (f"--{name}", value))])
+    from_eval = evaluation.load(options, ["a star", "a ring"], this_process("cpu"))[0]
+    fine_tuned = torch.load(OFFICIAL, weights_only=True)["model_state_dict"]
+    original = {name: tensor for name, tensor in clip.state_dict().items() if name in fine_tuned}
+    assert original.keys() == fine_tuned.keys()
+    plain = load_model(OFFICIAL)
+    for mixed in (from_eval, load_model(OFFICIAL, clip_weight=0.99, **flags)):
+        state = mixed.state_dict()
+        for name, tensor in fine_tuned.items():
+            assert_close(state.pop(name), 0.99 * tensor + 0.01 * original[name], rtol=0, atol=0)
+        assert_close(state, {name: plain.state_dict()[name] for name in state}, rtol=0, atol=0)
+        assert "finetune_classes" in state and "temporal.positions" in state
+
+
+def test_a_tower_of_no_known_clip_says_so_only_where_the_original_is_needed(tiny_clip):
+    load_model(OFFICIAL)
+    with pytest.raises(ValueError, match="does not say which CLIP it came from: clip_weight needs backbone and"):
+        load_model(OFFICIAL, clip_weight=0.99)
 
 
 # --- interpolation with the original CLIP --------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from torch.testing import assert_close
 
 from mote import clip_backbone
 from mote.clip_backbone import (
+    SIZES,
     TEMPLATES,
     Tokenizer,
     build_clip,
@@ -31,6 +32,7 @@ from mote.clip_backbone import (
     class_embeddings,
     clip_config,
     encode_frames,
+    is_torchscript,
     load_clip,
     load_weights,
     normalise,
@@ -390,6 +392,135 @@ def test_a_training_checkpoint_of_open_clip_loads(config_file, tmp_path):
     torch.save({"epoch": 3, "state_dict": state}, tmp_path / "w.pt")
     clip, _ = load_clip(config_file("tiny"), str(tmp_path / "w.pt"))
     assert_close(clip.visual.conv1.weight, original.visual.conv1.weight, rtol=0, atol=0)
+
+
+@torch.no_grad()
+def features_and_classes(clip, tokenizer):
+    """What a CLIP makes of two clips of three frames, and of NAMES in two templates."""
+    frames = torch.randn(2, 3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    return encode_frames(clip.visual, frames), class_embeddings(clip, tokenizer, NAMES, TEMPLATES[:2])
+
+
+def openai_state_dict(clip):
+    """As OpenAI's: half precision, and three numbers that are no weights (a visual tower's size among them)."""
+    state = {name: tensor.half() for name, tensor in clip.state_dict().items()}
+    return {**state, "input_resolution": torch.tensor(16), "context_length": torch.tensor(16),
+            "vocab_size": torch.tensor(49408)}
+
+
+@pytest.fixture(scope="module")
+def original():
+    """A CLIP of TINY with weights of its own, not load_clip's seed 0."""
+    torch.manual_seed(5)
+    return build_clip(TINY).eval()
+
+
+@pytest.fixture(scope="module")
+def halved(original):
+    """What is left of it in half precision."""
+    clip = build_clip(TINY).eval()
+    clip.load_state_dict({name: tensor.half().float() for name, tensor in original.state_dict().items()})
+    return clip
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["plain", "state_dict, module."])
+def test_openais_state_dict_in_half_precision_loads(original, halved, wrapped, config_file, tmp_path):
+    """The same numbers, to the bit, as their halves in float32; those of the original to 5e-3: a half has 11 bits, and
+    2^-11 of features of length 5 is 2.4e-3 (1.1e-3 was seen)."""
+    state = openai_state_dict(original)
+    if wrapped:
+        state = {"epoch": 1, "state_dict": {f"module.{name}": tensor for name, tensor in state.items()}}
+    torch.save(state, tmp_path / "w.pt")
+    clip, tokenizer = load_clip(config_file("tiny"), str(tmp_path / "w.pt"))
+    assert {p.dtype for p in clip.parameters()} == {torch.float32}
+    found = features_and_classes(clip, tokenizer)
+    assert_close(found, features_and_classes(halved, tokenizer), rtol=0, atol=0)
+    assert_close(found, features_and_classes(original, tokenizer), rtol=0, atol=5e-3)
+
+
+def test_safetensors_load(original, config_file, tmp_path):
+    from safetensors.torch import save_file
+    save_file(original.state_dict(), tmp_path / "w.safetensors")
+    clip, tokenizer = load_clip(config_file("tiny"), str(tmp_path / "w.safetensors"))
+    assert_close(features_and_classes(clip, tokenizer), features_and_classes(original, tokenizer), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("change", ["a name too many", "a name too few"])
+def test_only_openais_three_sizes_may_be_too_many(original, change, config_file, tmp_path):
+    state = openai_state_dict(original)
+    if change == "a name too many":
+        state["visual.extra"] = torch.zeros(3)
+    else:
+        del state["ln_final.bias"]
+    torch.save(state, tmp_path / "w.pt")
+    name = "visual.extra" if "many" in change else "ln_final.bias"
+    with pytest.raises(ValueError, match=rf"not weights of this architecture.*1 names are missing or too many: {name}"):
+        load_clip(config_file("tiny"), str(tmp_path / "w.pt"))
+
+
+class Talks(nn.Module):
+    """Its code runs when the archive is loaded, and says so."""
+
+    def __init__(self):
+        super().__init__()
+        self.said = 0
+
+    @torch.jit.export
+    def __getstate__(self) -> int:
+        return self.said
+
+    @torch.jit.export
+    def __setstate__(self, state: int):
+        print("code from the archive runs")
+        self.said = state
+        self.training = False
+
+
+def save_archive(state, file, talks=False):
+    """torch.jit.save of modules that hold these tensors under these names, as in OpenAI's archives."""
+    root = nn.Module()
+    for name, tensor in state.items():
+        *path, last = name.split(".")
+        module = root
+        for part in path:
+            if part not in module._modules:
+                module.add_module(part, nn.Module())
+            module = module._modules[part]
+        if name in SIZES:
+            module.register_buffer(last, tensor)
+        else:
+            module.register_parameter(last, nn.Parameter(tensor))
+    if talks:
+        root.add_module("talks", Talks())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.jit.save(torch.jit.script(root), file)
+
+
+def test_a_torchscript_archive_is_refused_before_its_code_runs(original, config_file, tmp_path, capfd):
+    file = tmp_path / "ViT-B-16.pt"
+    save_archive(openai_state_dict(original), file, talks=True)
+    capfd.readouterr()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")                           # torch.load would warn before it refuses
+        with pytest.raises(ValueError, match=r"--pretrained .*ViT-B-16.pt: a TorchScript archive") as raised:
+            load_clip(config_file("tiny"), str(file))
+    assert one_line(raised) and "code from the archive runs" not in capfd.readouterr().out
+    assert str(raised.value).endswith(f"python tools/convert.py {file} ViT-B-16-weights.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.load(str(file))                                # so the test would have seen it
+    assert "code from the archive runs" in capfd.readouterr().out
+
+
+def test_only_archives_of_torchscript_are_taken_for_such(original, tmp_path):
+    save_archive(openai_state_dict(original), tmp_path / "jit.pt")
+    torch.save({"w": torch.zeros(3), "constants.pkl": 1}, tmp_path / "zip.pt")
+    torch.save({"w": torch.zeros(3)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "jit.pt").read_bytes()[:-100])
+    (tmp_path / "empty.pt").touch()
+    found = {file.name for file in tmp_path.iterdir() if is_torchscript(file)}
+    assert found == {"jit.pt"} and not is_torchscript(tmp_path / "nowhere.pt")
 
 
 def test_what_is_loaded_is_in_evaluation_mode_and_knows_its_pixels(toy):
