@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+BATCH = 256                                                       # sentences at a time through the text tower
 SIZES = {"input_resolution", "context_length", "vocab_size"}      # no weights, but in OpenAI's state dicts
 
 # Table 8, as printed there and in the authors' code ("a example" sic).
@@ -223,13 +224,10 @@ def class_embeddings(clip: nn.Module, tokenizer: Tokenizer, names: list[str], te
             return torch.load(file, weights_only=True)
         except Exception:                                         # not there yet, or damaged: compute it
             pass
-    device = clip.logit_scale.device
-    embeddings = []
-    for name in names:
-        sentences = tokenizer([template.replace("{}", name) for template in templates]).to(device)
-        each = F.normalize(clip.encode_text(sentences).float(), dim=-1)
-        embeddings.append(F.normalize(each.mean(dim=0), dim=-1))
-    embeddings = torch.stack(embeddings).cpu()
+    sentences = [template.replace("{}", name) for name in names for template in templates]
+    parts = [tokenizer(sentences[i:i + BATCH]).to(clip.logit_scale.device) for i in range(0, len(sentences), BATCH)]
+    each = torch.cat([F.normalize(clip.encode_text(part).float(), dim=-1) for part in parts])
+    embeddings = F.normalize(each.unflatten(0, (len(names), len(templates))).mean(dim=1), dim=-1).cpu()
     if file is not None:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -9,12 +9,18 @@ import io
 import re
 import shlex
 import shutil
+from pathlib import Path
 
 import pytest
+from test_checkpoint import expressible
+from test_clip_backbone import TINY as TINY_CLIP
+from test_clip_backbone import openai_state_dict, save_archive
 from test_train import ROOT
 
 import eval as evaluation
 import train
+from mote.checkpoint import save_checkpoint
+from mote.clip_backbone import build_clip
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.S)
@@ -58,7 +64,8 @@ def place(world, tmp_path_factory):
 def test_every_command_is_known_to_these_tests():
     scripts = {re.sub(r"^torchrun --nproc-per-node \d+ ", "python ", c).split()[1] for c in COMMANDS}
     assert scripts == {"demo", "test", "eval.py", "train.py", "tools/pretrain_toyworld.py", "tools/picture.py",
-                       "tools/toyworld_table.py"}
+                       "tools/toyworld_table.py", "tools/check.py", "tools/prepare.py", "tools/convert.py",
+                       "tools/compare.py"}
     assert {"make demo", "make test"} <= set(COMMANDS)
     ci = (ROOT / ".ci/run").read_text()
     assert re.search("^make demo", ci, flags=re.M) and re.search("^make test$", ci, flags=re.M)
@@ -81,13 +88,29 @@ def test_the_command_runs(command, place, world, monkeypatch, tmp_path):
         assert list(rows) == ["untrained CLIP, frames averaged", "trained", "trained, with modulation"]
     else:
         monkeypatch.syspath_prepend(str(ROOT / "tools"))
-        tool = __import__(script.removeprefix("tools/").removesuffix(".py"))
-        extra = ["--steps", "1", "--batch", "20", "--out", str(tmp_path / "clip.pt")] if "pretrain" in script else []
         if script.endswith("picture.py"):
             pytest.importorskip("matplotlib")
+        extra = prepare_for(script.removeprefix("tools/"), tmp_path, monkeypatch)
+        tool = __import__(script.removeprefix("tools/").removesuffix(".py"))
         tool.main([*args, *extra])
-        assert not extra or (tmp_path / "clip.pt").stat().st_size < 2e6
-        assert not script.endswith("picture.py") or (place / args[0] / "results.png").stat().st_size > 5000
+        made = {"picture.py": "runs/demo/results.png", "pretrain_toyworld.py": tmp_path / "clip.pt",
+                "convert.py": args[-1] if args else "", "prepare.py": "PREPARED/val.txt",
+                "check.py": tmp_path / "findings.json"}.get(script.removeprefix("tools/"))
+        assert not made or Path(made).stat().st_size > 0
+
+
+def prepare_for(tool, tmp_path, monkeypatch) -> list[str]:
+    """What a tool's command of README.md needs to be there, made small. -> flags to add"""
+    if tool == "convert.py":                                     # toyworld's tower is none that the authors' code has
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "RUN").mkdir()
+        save_checkpoint(tmp_path / "RUN" / "last.pt", expressible(classes=5))
+        save_archive(openai_state_dict(build_clip(TINY_CLIP)), tmp_path / "ViT-B-16.pt")
+    if tool == "compare.py":
+        for file in ("A.json", "B.json"):
+            evaluation.main(["--checkpoint", "RUN", "--data", "toyworld", "--workers", "0", "--json", file])
+    return {"pretrain_toyworld.py": ["--steps", "1", "--batch", "20", "--out", str(tmp_path / "clip.pt")],
+            "check.py": ["--out", str(tmp_path)]}.get(tool, [])
 
 
 def test_the_method_in_a_dozen_lines_prints_what_is_shown():
@@ -130,3 +153,10 @@ def test_the_demo_gives_the_numbers_shown_within_the_spread_stated(tmp_path, mon
     line = next(line for line in printed.splitlines() if line.startswith("step "))
     shown = next(text for kind, text in BLOCKS if text.startswith("step "))
     assert re.sub(r"[\d.e+-]+", "#", line.strip()) == re.sub(r"[\d.e+-]+", "#", shown.strip())
+    evaluation.main(["--checkpoint", "runs/demo", "--data", "toyworld-novel"])
+    got, shown = (re.sub("checkpoint [0-9a-f]{8}", "", text).splitlines() for text in (
+        capsys.readouterr().out, text_after("eval.py --checkpoint runs/demo --data toyworld-novel")))
+    assert got[:2] == shown[:2]                                               # the protocol, to the digit
+    for here, there in zip(got[2:], shown[2:], strict=True):
+        pairs = zip(re.findall(r"[\d.]+", here), re.findall(r"[\d.]+", there), strict=True)
+        assert all(abs(float(a) - float(b)) <= SPREAD for a, b in pairs if "." in a)
