@@ -76,6 +76,8 @@ def find_run(out: str, resume: str, data: str) -> tuple[Path, dict | None]:
 
 def check_resumed(resumed: dict, **now) -> None:
     """Raise ValueError, naming it, where something that the class embeddings depend on is not the checkpoint's."""
+    if "variant" not in now and (variant := resumed["config"].get("variant")):
+        raise ValueError(f"--resume: a run of tools/ablations.py {variant}: go on with that")
     for name, value in now.items():
         if resumed.get(name) != value:
             raise ValueError(f"--resume: the checkpoint was trained with another {name}; start a new run")
