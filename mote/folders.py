@@ -15,7 +15,7 @@ from pathlib import Path
 
 VIDEO_ENDINGS = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp", ".ts")
 JPEG_ENDINGS = (".jpg", ".jpeg")
-SPLITS = {"train": ("train",), "val": ("val", "validation", "test")}                    # a split's names on disk
+SPLITS = {"train": ("train",), "val": ("val", "validation", "validate", "test")}        # a split's names on disk
 Videos = list[tuple[str, int]]
 
 
@@ -41,12 +41,21 @@ def stem(path: str) -> str:
     return name if ending.lower() in VIDEO_ENDINGS else name + ending
 
 
+def is_video(path: str) -> bool:
+    """A file with the ending of a video, or a folder of JPEGs."""
+    if not os.path.isdir(path):
+        return path.lower().endswith(VIDEO_ENDINGS)
+    with os.scandir(path) as entries:
+        return any(entry.name.lower().endswith(JPEG_ENDINGS) for entry in entries)
+
+
 def locate(videos: Videos, folder: str | Path) -> Videos:
     """Each video where it is on disk: at its path, else at the one path of its stem; where there is none, unchanged.
 
     Looked for beside its path (re-encoded files change their ending), then in the whole folder, walked once: where the
     class folder has the same name (official archives unpack into a folder of their own), or is none of the list's
-    (some people keep all videos in one folder). Two files of one stem are no answer.
+    (some people keep all videos in one folder); but not in train where val is listed. Of several, the only one of the
+    listed ending is meant (some people keep frames beside videos); otherwise two files of one stem are no answer.
     """
     @functools.cache
     def stems(parent: str) -> dict[str, list[str]]:
@@ -63,30 +72,51 @@ def locate(videos: Videos, folder: str | Path) -> Videos:
                 found.setdefault(name, []).extend(paths)
         return found
 
-    owned = {class_name(Path(path).parent.name) for path, _ in videos}
+    def class_of(path: str) -> str:
+        return plain(os.path.basename(os.path.dirname(path)))
+
+    owned = {class_of(path) for path, _ in videos}
+
+    def sides(path: str) -> set[str]:
+        parents = os.path.dirname(path).removeprefix(str(folder)).split(os.sep)
+        return {name for names in SPLITS.values() for name in names if name in parents}
 
     def place(path: str) -> str:
         here = stems(os.path.dirname(path)).get(stem(path), [])
-        if path in here or len(here) == 1:
-            return path if path in here else here[0]
-        parents = [(class_name(Path(other).parent.name), other) for other in everywhere().get(stem(path), [])]
-        mine = [other for name, other in parents if name == class_name(Path(path).parent.name)]
-        found = mine or [other for name, other in parents if name not in owned]
-        return found[0] if len(found) == 1 and not here else path
+        if path in here:
+            return path
+        found = [other for other in here if is_video(other)]
+        if not found:
+            mine = sides(path)
+            others = [other for other in everywhere().get(stem(path), []) if is_video(other)
+                      and (not mine or not sides(other) or mine & sides(other))]
+            found = ([other for other in others if class_of(other) == class_of(path)]
+                     or [other for other in others if class_of(other) not in owned])
+        same = [other for other in found if os.path.basename(other) == os.path.basename(path)]
+        found = same or found
+        return found[0] if len(found) == 1 else path
 
     return [(place(path), label) for path, label in videos]
 
 
 def folders_of_videos(folder: str) -> list[str]:
-    """A folder and all folders below it, but hidden ones and folders of JPEGs, which are videos. Links are followed."""
+    """A folder and all folders below it, but hidden and unreadable ones and folders of JPEGs, which are videos. Links
+    are followed.
+    """
     seen, found, todo = set(), [], [folder]
     while todo:
         parent = todo.pop()
-        real, entries = os.path.realpath(parent), [e for e in os.scandir(parent) if not e.name.startswith(".")]
-        if real not in seen and not any(entry.name.lower().endswith(JPEG_ENDINGS) for entry in entries):
-            seen.add(real)                                       # a link to a folder above must not go round for ever
-            found.append(parent)
-            todo += [entry.path for entry in entries if entry.is_dir()]
+        real = os.path.realpath(parent)
+        try:
+            if real in seen or is_video(parent):
+                continue
+            names = os.listdir(parent)
+        except OSError:                                          # as lost+found at the root of a disk
+            continue
+        seen.add(real)                                           # a link to a folder above must not go round for ever
+        found.append(parent)
+        paths = (os.path.join(parent, name) for name in sorted(names) if not name.startswith("."))
+        todo += [path for path in paths if os.path.isdir(path)]
     return found
 
 
@@ -110,9 +140,7 @@ def read_class_folders(folder: Path, everywhere: set[str] = frozenset()) -> tupl
     videos: Videos = []
     for name in sorted(here):
         label, entry = names.index(name), folder / name
-        inside = sorted(file for file in entry.iterdir() if not file.name.startswith(".") and (
-            any(f.suffix.lower() in JPEG_ENDINGS for f in file.iterdir()) if file.is_dir()
-            else file.suffix.lower() in VIDEO_ENDINGS))
+        inside = sorted(file for file in entry.iterdir() if not file.name.startswith(".") and is_video(str(file)))
         if not inside:
             raise ValueError(f"{entry}: a class with no videos (endings: {' '.join(VIDEO_ENDINGS)}, "
                              "or folders of JPEGs)")
@@ -143,6 +171,16 @@ def class_name(folder: str) -> str:
     """
     words = folder.replace("_", " ").strip()
     return words if " " in words else re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", words)
+
+
+@functools.cache
+def plain(name: str) -> str:
+    """What two spellings of one class, or a class and its folder, have in common.
+
+    >>> plain("HandStandPushups") == plain("Handstand Pushups"), plain("brush_hair") == plain("brush hair")
+    (True, True)
+    """
+    return "".join(name.replace("_", " ").split()).casefold()
 
 
 def read_text(file: str | Path) -> str:

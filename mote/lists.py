@@ -13,9 +13,9 @@ that names the file, the line and the rule.
 Copy together with folders.py and official_lists.py; needs the standard library only. Not part of the paper.
 """
 import csv
-import glob
 import os
 import re
+from collections import Counter
 from pathlib import Path
 
 try:
@@ -29,10 +29,11 @@ Videos = folders.Videos
 PLACES = ("", "lists", "labels", "annotations", "ucfTrainTestlist", "testTrainMulti_7030_splits")
 ENDINGS = ("txt", "csv", "json")
 NUMBER = r"(?:list)?(?:[-_]?split)?[-_]?0?(\d?)"                  # official splits: val2, testlist01, vallist_split1
-LIST = re.compile(rf"(?:[\w.-]+[-_])?(train|val|validation|test){NUMBER}(?:-1)?\.({'|'.join(ENDINGS)})")
+SIDES = "|".join(name for names in folders.SPLITS.values() for name in names)
+LIST = re.compile(rf"(?:[\w.-]+[-_])?({SIDES}){NUMBER}(?:-1)?\.(?:{'|'.join(ENDINGS)})")
 CLASSES = re.compile(rf"(?:[\w.-]+[-_])?(?:classes|labels){NUMBER}\.(?:csv|json)|classInd\.txt")
-PLAIN = re.compile(r"(.+?)[\s,]+([+-]?\d+)")                       # path, label
-WITH_FRAMES = re.compile(r"(.+?)[\s,]+\d+[\s,]+([+-]?\d+)")       # path, frames, label
+PLAIN = re.compile(r"(.*[^\s,])[\s,]+([+-]?\d{1,9})")                       # path, label
+WITH_FRAMES = re.compile(r"(.*[^\s,])[\s,]+\d+[\s,]+([+-]?\d{1,9})")       # path, frames, label
 
 
 def read_split(folder: Path, split: str, list_file: str = "", class_file: str = "",
@@ -44,16 +45,23 @@ def read_split(folder: Path, split: str, list_file: str = "", class_file: str = 
     """
     folder = Path(folder)
     number = number or official_splits(folder, split, list_file)[0]
-    lists = {number: Path(list_file.replace("{}", number))} if list_file else find_lists(folder, split)
-    if lists:
-        if number not in lists:
-            raise FileNotFoundError(f"{folder}: no {split} list of split {number}, but of {', '.join(sorted(lists))}")
-        names = Path(class_file.replace("{}", number)) if class_file else find_classes(folder, number)
-        videos, classes = read_list(lists[number], folder, read_classes(names) if names else None, split,
-                                    by_folder=names is not None and names.name == "classInd.txt")
-        videos = folders.locate(videos, folder)
-        if not any(os.path.exists(path) for path, _ in videos[:20]):
-            raise FileNotFoundError(f"{lists[number]}: none of its first videos exists, for one {videos[0][0]}; "
+    lists = {side: {number: Path(list_file.replace("{}", number))} if list_file else find_lists(folder, side)
+             for side in folders.SPLITS}
+    if lists[split]:
+        if number not in lists[split]:
+            there = ", ".join(str(file) for _, file in sorted(lists[split].items()))
+            raise FileNotFoundError(f"{folder}: no {split} list of split {number}, but {there}")
+        file = lists[split][number]
+        names = Path(class_file.replace("{}", number)) if class_file else (
+            find_classes(folder, number) or find_classes(file.parent, number))
+        by_folder = "classInd.txt" in (names.name if names else "", *list_dir(file.parent))       # UCF-101's own lists
+        rows = {side: list_rows(files[number], side, by_folder) for side, files in lists.items()
+                if side == split or (number in files and not names)}
+        # A class may be missing on one side: then labels count those of both.
+        classes = read_classes(names) if names else own_classes(file, folder, sum(rows.values(), []))
+        videos = folders.locate(label_rows(rows[split], folder, classes), folder)
+        if not any(os.path.exists(path) for path, _ in videos):
+            raise FileNotFoundError(f"{file}: none of its videos exists, for one {videos[0][0][:200]!r}; "
                                     "its paths are relative to --data-root")
         return videos, classes
     if number:
@@ -78,35 +86,43 @@ def official_splits(folder: Path, split: str, list_file: str = "") -> list[str]:
     """The numbers of the official splits that there are lists of: ["1", "2", "3"]; [""] for one list or none."""
     if "{}" in list_file:
         lists = {n: list_file.replace("{}", n) for n in "123456789"}
-        return [n for n, file in lists.items() if Path(file).is_file() or ("*" in file and glob.glob(file))] or ["1"]
+        return [n for n, file in lists.items() if Path(file).is_file() or official.hmdb_files(Path(file))] or ["1"]
     return [""] if list_file else sorted(find_lists(folder, split)) or [""]
+
+
+def list_dir(folder: Path) -> list[str]:
+    return sorted(name for name in os.listdir(folder) if not name.startswith(".")) if folder.is_dir() else []
 
 
 def find_lists(folder: Path, split: str) -> dict[str, Path]:
     """Number of the split ("" for none) -> its list, by the names of files in the folder and PLACES."""
     found: dict[str, list[tuple]] = {}
     for p, place in enumerate(PLACES):
-        names = os.listdir(folder / place) if (folder / place).is_dir() else []
-        hmdb = [match[2] for match in map(official.HMDB.fullmatch, names) if match]
-        for n in {n for n in hmdb if hmdb.count(n) > 1}:         # one alone is a list by itself: k160_test_split1.txt
+        names = list_dir(folder / place)
+        hmdb = Counter(match[2] for match in map(official.HMDB.fullmatch, names) if match)
+        for n in (n for n, files in hmdb.items() if files > 1):  # one alone is a list by itself: k160_test_split1.txt
             found.setdefault(n, []).append(((0, p), folder / place / f"*_test_split{n}.txt"))
         for match in filter(None, map(LIST.fullmatch, names)):
-            if match[1] in folders.SPLITS[split] and hmdb.count(match[2]) < 2:
-                rank = folders.SPLITS[split].index(match[1]), p, ENDINGS.index(match[3]), len(match[0]), match[0]
-                found.setdefault(match[2], []).append((rank, folder / place / match[0]))
+            name, (stem, ending) = match[0], os.path.splitext(match[0])
+            if match[1] in folders.SPLITS[split]:
+                rank = (folders.SPLITS[split].index(match[1]), p, not stem.endswith("-1"), len(stem),
+                        ENDINGS.index(ending[1:]), name)         # testlist01-1.txt is testlist01.txt with labels from 0
+                found.setdefault(match[2], []).append((rank, folder / place / name))
     return {n: min(lists)[1] for n, lists in found.items()}
 
 
 def find_classes(folder: Path, number: str) -> Path | None:
     """The file of class names for a split: one of its number, else one without; classes.csv and labels.csv first."""
-    found = []
-    for place in PLACES:
-        for name in os.listdir(folder / place) if (folder / place).is_dir() else []:
-            match = CLASSES.fullmatch(name)
-            if match and (match[1] or "") in (number, ""):
-                rank = (match[1] or "") != number, name not in ("classes.csv", "labels.csv"), len(name), name
-                found.append((rank, folder / place / name))
-    return min(found)[1] if found else None
+    found: dict[tuple, list[Path]] = {}
+    for p, place in enumerate(PLACES):
+        for match in filter(None, map(CLASSES.fullmatch, list_dir(folder / place))):
+            if (match[1] or "") in (number, ""):
+                rank = (match[1] or "") != number, match[0] not in ("classes.csv", "labels.csv"), p
+                found.setdefault(rank, []).append(folder / place / match[0])
+    best = found[min(found)] if found else [None]
+    if len(best) > 1 and len({tuple(map(folders.plain, read_classes(file))) for file in best}) > 1:
+        raise ValueError(f"{best[0]} and {best[1].name} name different classes: choose one (--class-names FILE)")
+    return best[0]
 
 
 def read_list(file: Path, folder: str | Path, classes: list[str] | None, split: str = "val",
@@ -116,36 +132,57 @@ def read_list(file: Path, folder: str | Path, classes: list[str] | None, split: 
     classes: the names that labels count, None if they are to be the list's own, sorted. by_folder: take each label from
     the folder that the video lies in, whatever number stands there. split: which rows of HMDB-51's lists are meant.
     """
+    rows = list_rows(file, split, by_folder)
+    classes = own_classes(file, folder, rows) if classes is None else classes
+    return label_rows(rows, folder, classes), classes
+
+
+def list_rows(file: Path, split: str, by_folder: bool) -> official.Rows:
+    """Where each line stands, its path, and its label, or class name where the format has names."""
     if "*" in Path(file).name:
-        rows = official.hmdb_rows(file, split)
+        rows = official.hmdb_rows(Path(file), split)
     elif Path(file).suffix == ".json":
         rows = official.something_rows(file)
     else:
         text = folders.read_text(file)
-        if "youtube_id" in text.partition("\n")[0]:
+        if "youtube_id" in text.partition("\n")[0].replace('"', "").split(","):
             rows = official.kinetics_rows(file, text)
         else:
             rows = official.ucf_rows(file, text) if by_folder else text_rows(file, text)
     if not rows:
         raise ValueError(f"{file}: a list with no videos")
-    if classes is None:
-        if any(isinstance(label, int) for _, _, label in rows):
-            raise FileNotFoundError(f"{file} needs class names: {Path(folder) / 'classes.csv'} with lines `id,name` "
-                                    "(or --class-names FILE)")
-        classes = sorted({folders.class_name(label) for _, _, label in rows})
-    numbers = {folders.class_name(name).casefold(): i for i, name in enumerate(classes)}
+    return rows
+
+
+def own_classes(file: Path, folder: str | Path, rows: official.Rows) -> list[str]:
+    if any(isinstance(label, int) for _, _, label in rows):
+        raise FileNotFoundError(f"{file} needs class names: {Path(folder) / 'classes.csv'} with lines `id,name` "
+                                "(or --class-names FILE)")
+    names = {folders.class_name(label) for _, _, label in rows}
+    if "" in names:
+        raise ValueError(f"{file}: a class without a name")
+    return sorted(names)
+
+
+def label_rows(rows: official.Rows, folder: str | Path, classes: list[str]) -> Videos:
+    """Class names become labels; paths and labels are checked, also against the folder where it is named as a class."""
+    numbers, times = {folders.plain(name): i for i, name in enumerate(classes)}, Counter(map(folders.plain, classes))
     videos = []
     for where, path, label in rows:
         if ".." in Path(path).parts or "\0" in path:
             raise ValueError(f"{where}: a path must not hold .., got {path[:80]!r}")
         if isinstance(label, str):
-            if folders.class_name(label).casefold() not in numbers:
-                raise ValueError(f"{where}: {label[:80]!r} is not among the {len(classes)} class names")
-            label = numbers[folders.class_name(label).casefold()]
+            if times[folders.plain(label)] != 1:
+                raise ValueError(f"{where}: {label[:80]!r} is not one of the {len(classes)} class names")
+            label = numbers[folders.plain(label)]
         if not 0 <= label < len(classes):
             raise ValueError(f"{where}: label {label} is out of range 0..{len(classes) - 1}")
+        parent = folders.plain(Path(path).parent.name)
+        if parent in numbers and parent != folders.plain(classes[label]):
+            raise ValueError(f"{where}: label {label} is {classes[label][:80]!r}, but the folder is class "
+                             f"{numbers[parent]} in {path[:80]!r}: the class names are not this list's")
         videos.append((os.path.join(folder, path), label))
-    return videos, classes
+    return videos
 
 
 def text_rows(file: Path, text: str) -> official.Rows:
@@ -189,7 +226,7 @@ def read_classes(file: str | Path) -> list[str]:
         rows = rows[1:] if rows and not rows[0][0].isdecimal() else rows
     names: dict[int, str] = {}
     for number, name in rows:
-        if not number.isdecimal() or not name:
+        if not number.isdecimal() or len(number) > 9 or not name:
             raise ValueError(f"{file}: expected `id,name` with a number and a name that is not empty, "
                              f"got {f'{number},{name}'[:80]!r}")
         if int(number) in names:

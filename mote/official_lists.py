@@ -12,6 +12,7 @@ Copy together with lists.py and folders.py; needs the standard library only. Not
 import csv
 import glob
 import json
+import os
 import re
 from pathlib import Path
 
@@ -28,7 +29,8 @@ def ucf_rows(file: Path, text: str) -> Rows:
     """UCF-101's lists. The folder is the class: its train lists number the classes from 1, other people's from 0."""
     rows: Rows = []
     for n, line in enumerate(text.splitlines(), 1):
-        path = re.sub(r"\s+\d+$", "", line.strip())
+        labelled = re.fullmatch(r"(.*\S)\s+\d+", line.strip())
+        path = labelled[1] if labelled else line.strip()
         if path and not Path(path).parent.name:
             raise ValueError(f"{file}, line {n}: expected `CLASS/video` as in UCF-101's lists, got {line[:80]!r}")
         rows += [(f"{file}, line {n}", path, Path(path).parent.name)] if path else []
@@ -38,19 +40,24 @@ def ucf_rows(file: Path, text: str) -> Rows:
 def ucf_classes(text: str) -> list[tuple[str, str]]:
     """classInd.txt: `1 ApplyEyeMakeup` a line, from 1. -> (number from 0, name) pairs"""
     pairs = [line.strip().partition(" ") for line in text.splitlines() if line.strip()]
-    return [(str(int(n) - 1) if n.isdecimal() else n, class_name(name)) for n, _, name in pairs]
+    return [(str(int(n) - 1) if n.isdecimal() and len(n) < 10 else n, class_name(name)) for n, _, name in pairs]
+
+
+def hmdb_files(pattern: Path) -> list[Path]:
+    """The files of a pattern such as FOLDER/*_test_split1.txt; the folder is taken literally."""
+    return sorted(map(Path, glob.glob(os.path.join(glob.escape(str(pattern.parent)), pattern.name))))
 
 
 def hmdb_rows(pattern: Path, split: str) -> Rows:
     """The pattern *_test_splitN.txt -> the rows of all its files that are meant. split: "train" or "val"."""
     rows: Rows = []
-    for file in sorted(Path(name) for name in glob.glob(str(Path(glob.escape(str(pattern.parent))) / pattern.name))):
+    for file in hmdb_files(pattern):
         name = HMDB.fullmatch(file.name)
         if not name:
             raise ValueError(f"{file}: expected CLASS_test_splitN.txt")
         for n, line in enumerate(read_text(file).splitlines(), 1):
             video, _, part = line.strip().rpartition(" ")
-            if line.strip() and part not in ("0", "1", "2"):
+            if line.strip() and (part not in ("0", "1", "2") or not video.strip()):
                 raise ValueError(f"{file}, line {n}: expected `video 0`, 1 or 2, got {line[:80]!r}")
             if part == {"train": "1", "val": "2"}[split]:
                 rows.append((f"{file}, line {n}", f"{name[1]}/{video.strip()}", name[1]))
@@ -61,8 +68,11 @@ def something_rows(file: Path) -> Rows:
     """Something-Something's lists; a video lies in its id.webm."""
     try:
         items = json.loads(read_text(file))
-        return [(f"{file}, video {item['id']}", f"{item['id']}.webm", re.sub(r"[\[\]]", "", item["template"]))
-                for item in items]
+        rows = [(f"{file}, video {item['id']!r:.80}", f"{item['id']}.webm",
+                 re.sub(r"[\[\]]", "", item["template"]).strip()) for item in items]
+        if not all(isinstance(item["id"], str | int) for item in items):
+            raise ValueError
+        return rows
     except (ValueError, TypeError, KeyError, RecursionError):
         raise ValueError(f'{file}: expected a json list of {{"id": .., "template": ..}}') from None
 
@@ -70,16 +80,22 @@ def something_rows(file: Path) -> Rows:
 def something_classes(file: Path, text: str) -> list[tuple[str, str]]:
     """Something-Something's labels: json of name -> number."""
     try:
-        return [(str(number), name) for name, number in json.loads(text).items()]
+        return [(str(number), name.strip()) for name, number in json.loads(text).items()]
     except (ValueError, AttributeError, RecursionError):
         raise ValueError(f'{file}: expected json of {{"name": "id", ..}}') from None
 
 
 def kinetics_rows(file: Path, text: str) -> Rows:
     """Kinetics' annotations; the names of the files are those of CVDF's archives."""
+    rows, table = [], csv.DictReader(text.splitlines(), strict=True)
     try:
-        rows = csv.DictReader(text.splitlines(), strict=True)
-        return [(f"{file}, line {rows.line_num}", "{}_{:06d}_{:06d}.mp4".format(
-            row["youtube_id"], int(row["time_start"]), int(row["time_end"])), row["label"].strip()) for row in rows]
+        for row in table:
+            name, video = row["label"].strip(), row["youtube_id"].strip()
+            if not name or not video:
+                raise ValueError
+            file_name = f"{video}_{int(row['time_start']):06d}_{int(row['time_end']):06d}.mp4"
+            rows.append((f"{file}, line {table.line_num}", file_name, name))
+        return rows
     except (csv.Error, KeyError, TypeError, ValueError, AttributeError):
-        raise ValueError(f"{file}: expected a csv of label, youtube_id, time_start, time_end (seconds)") from None
+        raise ValueError(f"{file}, line {table.line_num}: expected a csv of label, youtube_id, time_start, time_end "
+                         "(seconds)") from None
