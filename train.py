@@ -292,9 +292,9 @@ def run(cfg: Config) -> dict:
             rates = "/".join(f"{group['lr']:.1e}" for group in optimizer.param_groups)
             say(f"step {step}/{steps}  epoch {step / every:.2f}  loss {loss:.3f}  expert {expert:.3f}  "
                 f"merged {merged:.3f}  mse {mse:.3f}  lr {rates}  {speed}", flush=True)
-            for index in sorted(set(gather(newly_bad)) - bad):
-                bad.add(index)
-                say(f"cannot decode {train[index][0]}: another video is drawn in its place ({len(bad)} so far)")
+            for path in sorted({train[index][0] for index in gather(newly_bad)} - bad):
+                bad.add(path)
+                say(f"cannot decode {path}: another video is drawn in its place ({len(bad)} so far)")
         if epoch_ends and (epoch % cfg.eval_every == 0 or step == steps):
             for name in tests if step == steps else [cfg.data]:                  # with the experts merged, Eq. 6
                 results[name] = dict(step=step, epoch=epoch, data=name, loss_expert=expert, loss_merged=merged,
@@ -306,8 +306,8 @@ def run(cfg: Config) -> dict:
         for file in files if process.first else []:
             save_checkpoint(out / file, {"model": model.state_dict(), "optimizer": optimizer.state_dict(),
                                          "step": step, **about})
-        if len(bad) > MAX_BAD * len(train):
-            raise ValueError(f"{len(bad)} of {len(train)} training videos are undecodable: more than {MAX_BAD:.0%}")
+        if len(bad) > MAX_BAD * len(drawn):
+            raise ValueError(f"{len(bad)} of {len(drawn)} training videos are undecodable: more than {MAX_BAD:.0%}")
         if log_now:                                                  # here: evaluating and saving are not clips/s
             newly_bad = []
             meter.restart()
