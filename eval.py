@@ -25,7 +25,7 @@ from torch import Tensor
 from mote import toyworld
 from mote.checkpoint import build_model, interpolate, read_checkpoint
 from mote.clip_backbone import TEMPLATES, check_templates, class_embeddings, load_clip, text_hash
-from mote.data import Undecodable, decode, require_decoder, segment_indices, view_crops
+from mote.data import TestViews, Undecodable, require_decoder
 from mote.evaluation import NAMES, describe, evaluate, over_splits, view_cosines
 from mote.folders import find_folder, read_text, stem
 from mote.lists import Videos, needs_split, official_splits, read_split
@@ -222,12 +222,12 @@ def show_video(options: argparse.Namespace, process: Process) -> dict | None:
     model, embed, _, T = load(options, names, process)
     classes_ND, size = embed(tuple(names)), model.image_size
     try:
-        frames = decode(options.video, lambda n: segment_indices(n, T, options.clips))
+        frames, places = TestViews([], T, size, options.resize, options.clips, options.crops).views(options.video)
     except Undecodable as error:
         raise ValueError(f"--video {error}") from None
-    views = view_crops(frames, size, options.resize or size, options.crops).flatten(0, 1)[None].to(process.device)
     with autocast(process.device, options.precision):
-        both = view_cosines(model, views, classes_ND.to(process.device), options.neighbours, options.gamma)
+        both = view_cosines(model, frames.to(process.device), places[None].to(process.device),
+                            classes_ND.to(process.device), options.neighbours, options.gamma)
     plain, modulated = (probabilities(cosines[:, None], model.logit_scale)[0].tolist() for cosines in both)
     ranked = sorted(zip(modulated, plain, names), reverse=True)
     if process.first:

@@ -22,6 +22,11 @@ from torch import Tensor
 MAX_TRIES = 10            # videos tried for one training clip: in a folder without a single good one, stop
 
 
+# Containers without presentation times: where these hold B-frames (UCF-101's and HMDB-51's .avi), torchcodec 0.17 finds
+# the frame one or two before the one asked for, whenever it seeks. Their keyframes are rare: seeking would gain little.
+IN_ORDER = (".avi", ".divx", ".mpg", ".mpeg")
+
+
 class Undecodable(ValueError):
     """A video that raises, or that gives fewer frames than were asked for."""
 
@@ -48,9 +53,14 @@ def random_indices(num_frames: int, T: int, rng: np.random.Generator) -> np.ndar
 
 
 def decode(path: str | Path, choose: Callable[[int], np.ndarray]) -> Tensor:
-    """The frames choose(number of frames) of a video file or of a folder of JPEGs -> uint8 (*indices.shape, 3, h, w).
+    """The frames choose(number of frames) of a video file or a folder of JPEGs -> uint8 (*indices.shape, 3, h, w)."""
+    frames, places = decode_distinct(path, choose)
+    return frames[places]
 
-    Each distinct frame is decoded once, in one sorted call. Raises Undecodable.
+
+def decode_distinct(path: str | Path, choose: Callable[[int], np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Each distinct frame once, decoded in one sorted call, uint8 (n, 3, h, w), and where each index finds its frame:
+    integers (*indices.shape). Raises Undecodable.
     """
     path = Path(path)
     try:
@@ -70,30 +80,31 @@ def decode(path: str | Path, choose: Callable[[int], np.ndarray]) -> Tensor:
             decoder = VideoDecoder(path, num_ffmpeg_threads=1)
             indices = choose(len(decoder))
             distinct, back = np.unique(indices, return_inverse=True)
-            frames = read_frames(path, decoder, distinct.tolist())
+            frames = read_in_order(decoder, distinct.tolist()) if path.suffix.lower() in IN_ORDER else (
+                decoder.get_frames_at(distinct.tolist()).data)
     except (RuntimeError, ValueError, IndexError, OSError, ZeroDivisionError) as error:      # all seen on damaged files
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         reason = re.sub(r"^.*\.cpp:\d+, ", "", reason)              # torchcodec starts with its own source file
         raise Undecodable(f"{path}: {reason}"[:300]) from None
     if len(frames) != len(distinct) or not len(frames):
         raise Undecodable(f"{path}: asked for {len(distinct)} frames, got {len(frames)}")
-    return frames[torch.from_numpy(back.reshape(np.shape(indices)))]
+    return frames, torch.from_numpy(back.reshape(np.shape(indices)))
 
 
-def read_frames(path: Path, decoder, distinct: list[int]) -> Tensor:
-    """decoder.get_frames_at, with a second try that asks for the last frame alone.
+def read_in_order(decoder, distinct: list[int]) -> Tensor:
+    """Frames of a sorted list, by decoding all from the first on: what torchcodec never seeks for, it never mistakes.
 
-    MPEG-4 with B-frames (the .avi of UCF-101 and HMDB-51): torchcodec fails where it decodes straight to the last.
+    The last one or two, which the codec gives up only when flushed, are beyond torchcodec: the one before stands in.
     """
-    from torchcodec.decoders import VideoDecoder
-
-    try:
-        return decoder.get_frames_at(distinct).data
-    except RuntimeError:
-        if len(distinct) < 2:
-            raise
-        first = VideoDecoder(path, num_ffmpeg_threads=1).get_frames_at(distinct[:-1]).data
-        return torch.cat([first, VideoDecoder(path, num_ffmpeg_threads=1).get_frames_at(distinct[-1:]).data])
+    frames, wanted = [], set(distinct)
+    for i in range(distinct[-1] + 1):
+        try:
+            frame = decoder.get_frame_at(i).data
+        except RuntimeError:
+            if i < max(1, len(decoder) - 2):
+                raise
+        frames += [frame] * (i in wanted)
+    return torch.stack(frames)
 
 
 def require_decoder() -> None:
@@ -159,7 +170,11 @@ class TrainingClips(torch.utils.data.Dataset):
 
 
 class TestViews(torch.utils.data.Dataset):
-    """index -> {frames (V, T, 3, s, s) uint8, label, index, failed}; V = clips x crops, clip by clip; none replaced."""
+    """index -> {frames (n, 3, s, s) uint8, places (V, T), label, index, failed}; V = clips x crops, clip by clip.
+
+    Frame t of view v is frames[places[v, t]]: views that share a frame, as short videos make them, share its pixels,
+    and CLIP sees it once. A video that cannot be decoded is reported, never replaced.
+    """
     __test__ = False                                             # its name is not a test's, whatever pytest thinks
 
     def __init__(self, videos: list[tuple[str, int]], T: int, size: int, resize: int | None = None, clips: int = 1,
@@ -173,23 +188,31 @@ class TestViews(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> dict:
         path, label = self.videos[index]
         try:
-            frames = decode(path, lambda n: segment_indices(n, self.T, self.clips))          # (clips, T, 3, h, w)
-            views = view_crops(frames, self.size, self.resize, self.crops).transpose(0, 1).flatten(0, 1)
+            frames, places = self.views(path)
             failed = []
         except Undecodable:
-            views = torch.zeros(self.clips * self.crops, self.T, 3, self.size, self.size, dtype=torch.uint8)
-            failed = [index]
-        return {"frames": views, "label": label, "index": index, "failed": failed}
+            frames = torch.zeros(1, 3, self.size, self.size, dtype=torch.uint8)
+            places, failed = torch.zeros(self.clips * self.crops, self.T, dtype=torch.int64), [index]
+        return {"frames": frames, "places": places, "label": label, "index": index, "failed": failed}
+
+    def views(self, path: str | Path) -> tuple[Tensor, Tensor]:
+        """frames and places of any video. Raises Undecodable."""
+        frames, places = decode_distinct(path, lambda n: segment_indices(n, self.T, self.clips))       # (clips, T)
+        crops = view_crops(frames, self.size, self.resize, self.crops)                                 # (crops, n, ...)
+        firsts = len(frames) * torch.arange(self.crops)[:, None]                                       # of each crop
+        return crops.flatten(0, 1), (places[:, None] + firsts).flatten(0, 1)
 
 
 def collate(samples: list[dict]) -> dict:
-    """A list of samples -> one batch; `failed` becomes one list of all that failed."""
-    batch = {"frames": torch.stack([s["frames"] for s in samples]),
-             "label": torch.tensor([s["label"] for s in samples]),
+    """A list of samples -> one batch; `failed` is one list of all that failed, test frames one row of all frames."""
+    batch = {"label": torch.tensor([s["label"] for s in samples]),
              "failed": [index for s in samples for index in s["failed"]]}
-    if "index" in samples[0]:
-        batch["index"] = torch.tensor([s["index"] for s in samples])
-    return batch
+    if "places" not in samples[0]:
+        return {"frames": torch.stack([s["frames"] for s in samples]), **batch}
+    firsts = np.cumsum([0, *(len(s["frames"]) for s in samples)]).tolist()
+    return {"frames": torch.cat([s["frames"] for s in samples]), **batch,
+            "places": torch.stack([s["places"] + first for s, first in zip(samples, firsts)]),
+            "index": torch.tensor([s["index"] for s in samples])}
 
 
 class MicroBatches:

@@ -25,10 +25,15 @@ from .protocols import Protocol, half_class_draws, mean_and_std
 NAMES = {"plain": "without modulation", "modulated": "with modulation"}
 
 
-def view_cosines(model: MoTE, frames: Tensor, classes_ND: Tensor, k: int, gamma: float) -> tuple[Tensor, Tensor]:
-    """uint8 views (B, V, T, 3, h, w) -> cosines (B, N), the mean over views, without and with modulation."""
-    B, V = frames.shape[:2]
-    e_BTD = model.frame_features(model.normalise(frames.flatten(0, 1)))       # B counts views from here ...
+def view_cosines(model: MoTE, frames: Tensor, places_BVT: Tensor, classes_ND: Tensor, k: int,
+                 gamma: float) -> tuple[Tensor, Tensor]:
+    """Views -> cosines (B, N), the mean over a video's views, without and with modulation.
+
+    Frame t of view v of video b is frames[places[b, v, t]], of uint8 (n, 3, h, w): what views share is encoded once.
+    """
+    B, V, _ = places_BVT.shape
+    e_nD = model.frame_features(model.normalise(frames)[None])[0]
+    e_BTD = e_nD[places_BVT.flatten(0, 1)]                                    # B counts views from here ...
     t_BTD = model.temporal_features(e_BTD)
     rho_B = model.modulation(e_BTD, classes_ND, k, gamma)                     # one rho per view, as the authors' code
     both = (cosine(video_embedding(e_BTD, t_BTD, rho), classes_ND) for rho in (1, rho_B))
@@ -49,8 +54,8 @@ def evaluate(model: MoTE, videos: list[tuple[str, int]], classes_ND: Tensor, pro
     for one in loader:
         failed += one["failed"]
         with autocast(process.device, p.precision):
-            both = view_cosines(model, one["frames"].to(process.device, non_blocking=True), classes_ND, p.neighbours,
-                                p.gamma)
+            frames, places = (one[key].to(process.device, non_blocking=True) for key in ("frames", "places"))
+            both = view_cosines(model, frames, places, classes_ND, p.neighbours, p.gamma)
         parts.append((one["index"], torch.stack(both, dim=1).float().cpu()))                  # (B, 2, N)
     parts, failed = gather(parts), gather(failed)
     cosines = torch.empty(len(videos), 2, len(classes_ND))

@@ -38,9 +38,10 @@ def ucf_rows(file: Path, text: str) -> Rows:
 
 
 def ucf_classes(text: str) -> list[tuple[str, str]]:
-    """classInd.txt: `1 ApplyEyeMakeup` a line, from 1. -> (number from 0, name) pairs"""
+    """classInd.txt: `1 ApplyEyeMakeup` a line, from 1. -> (number from 0, name), to the letter as the authors' list."""
     pairs = [line.strip().partition(" ") for line in text.splitlines() if line.strip()]
-    return [(str(int(n) - 1) if n.isdecimal() and len(n) < 10 else n, class_name(name)) for n, _, name in pairs]
+    return [(str(int(n) - 1) if n.isdecimal() and len(n) < 10 else n,
+             name if name == "YoYo" else class_name(name)) for n, _, name in pairs]
 
 
 def hmdb_files(pattern: Path) -> list[Path]:

@@ -39,6 +39,12 @@ def randn(seed: int, *shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+def flat(views_BVT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Views (B, V, T, 3, h, w) as mote.evaluation.view_cosines takes them: frames (n, 3, h, w), places (B, V, T)."""
+    B, V, T = views_BVT.shape[:3]
+    return views_BVT.flatten(0, 2), torch.arange(B * V * T).view(B, V, T)
+
+
 @pytest.fixture(scope="session")
 def golden() -> dict:
     """What the authors' modules computed from tests/golden/official_tiny_checkpoint.pt. Not to be written to."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import seeds
+from conftest import flat, seeds
 from hypothesis import given
 from test_train import assert_same_weights, checkpoint, metrics, torchrun
 from torch.testing import assert_close
@@ -251,27 +251,27 @@ def test_random_routing_draws_other_experts_on_another_rank(monkeypatch):
 
 def test_random_routing_with_one_expert_is_the_plain_evaluation(batch):
     model, frames = new_model(1), batch[0][:, None]
-    plain = view_cosines(model, frames, *classes_of(model))
+    plain = view_cosines(model, *flat(frames), *classes_of(model))
     with variant("random-routing"):
-        assert_close(view_cosines(model, frames, *classes_of(model)), plain, **EXACT)
+        assert_close(view_cosines(model, *flat(frames), *classes_of(model)), plain, **EXACT)
 
 
 def test_random_routing_evaluates_the_expert_that_was_drawn(batch):
     model, frames = new_model(layers=1), batch[0][:, None]
-    singles = torch.stack([view_cosines(expert(model, i), frames, *classes_of(model))[0] for i in range(E)])
+    singles = torch.stack([view_cosines(expert(model, i), *flat(frames), *classes_of(model))[0] for i in range(E)])
     generator = torch.Generator().manual_seed(0)
     with variant("random-routing"):
         for _ in range(8):
             drawn = draw_experts(1, E, generator)[0].argmax()
-            assert_close(view_cosines(model, frames, *classes_of(model))[0], singles[drawn])
+            assert_close(view_cosines(model, *flat(frames), *classes_of(model))[0], singles[drawn])
     assert (singles[0] - singles[1]).abs().max() > 1e-3
 
 
 def test_averaged_logits_are_the_mean_cosines_of_the_models_with_one_expert_each(batch):
     model, views = new_model(), batch[0].repeat(2, 2, 1, 1, 1).unflatten(0, (2, 2)).flip(1)      # 2 videos of 2 views
     others = torch.nn.functional.normalize(torch.randn(7, 64), dim=-1)        # other classes than of fine-tuning
-    both = ablations.averaged_logits(model, views, others, 5, 0.5)
-    singles = [view_cosines(expert(model, i), views, others, 5, 0.5) for i in range(E)]
+    both = ablations.averaged_logits(model, *flat(views), others, 5, 0.5)
+    singles = [view_cosines(expert(model, i), *flat(views), others, 5, 0.5) for i in range(E)]
     for average, each in zip(both, zip(*singles)):
         assert_close(average, torch.stack(each).mean(dim=0))
     assert (both[0] - both[1]).abs().max() > 1e-3                # with modulation is something else
@@ -280,8 +280,8 @@ def test_averaged_logits_are_the_mean_cosines_of_the_models_with_one_expert_each
 def test_averaged_logits_of_identical_experts_are_the_merged_evaluation(batch):
     with variant("same-init"):
         model = new_model(noise=0)
-    assert_close(ablations.averaged_logits(model, batch[0][:, None], *classes_of(model)),
-                 view_cosines(model, batch[0][:, None], *classes_of(model)))
+    assert_close(ablations.averaged_logits(model, *flat(batch[0][:, None]), *classes_of(model)),
+                 view_cosines(model, *flat(batch[0][:, None]), *classes_of(model)))
 
 
 @pytest.mark.parametrize("name", ["random-routing", "averaged-logits"])

@@ -213,8 +213,9 @@ def test_jpeg_frames_are_in_order_of_their_numbers(tmp_path):
 
 
 @needs_ffmpeg
-def test_mpeg4_with_b_frames_decodes_up_to_the_last_frame(tmp_path):
-    """torchcodec alone raises here. For the last frame its seek may give the one before: it has no time in the file."""
+def test_an_avi_with_b_frames_gives_the_frames_asked_for(tmp_path):
+    """torchcodec alone finds the frame before, wherever it seeks, and raises for the last: that one, and only that one,
+    may come as the one before it."""
     file = tmp_path / "x.avi"
     subprocess.run("ffmpeg -v error -f lavfi -i testsrc=size=64x48:rate=25:duration=2 -threads 1 -c:v mpeg4 -vtag XVID "
                    "-bf 2 -g 300".split() + [file], check=True)
@@ -226,6 +227,8 @@ def test_mpeg4_with_b_frames_decodes_up_to_the_last_frame(tmp_path):
     assert frames.shape == right.shape
     assert_close(frames[:-1], right[:-1], atol=2, rtol=0)        # two conversions from YUV may round differently
     assert min((frames[-1].float() - right[i].float()).abs().mean() for i in (-1, -2)) < 0.1
+    for indices in ([30], [3, 17, 40], [48, 20]):
+        assert_close(decode(file, lambda n: np.array(indices)), right[indices], atol=2, rtol=0)    # noqa: B023
 
 
 # --- what cannot be decoded ----------------------------------------------------------------------------------------
@@ -423,8 +426,14 @@ def gradients(tmp_path_factory):
     return folder
 
 
+def seen(sample):
+    """(V, T, 3, s, s): each frame in its places."""
+    return sample["frames"][sample["places"]]
+
+
 def views(folder, name, **options):
-    return TestViews([(str(folder / name), 7)], **{"T": 4, "size": 32, **options})[0]
+    sample = TestViews([(str(folder / name), 7)], **{"T": 4, "size": 32, **options})[0]
+    return {**sample, "frames": seen(sample)}
 
 
 def test_there_are_clips_times_crops_views_of_uint8(gradients):
@@ -439,6 +448,16 @@ def test_the_views_of_one_clip_stand_together(gradients):
     assert_close(both[:3], views(gradients, "landscape.mp4", clips=1, crops=3)["frames"], rtol=0, atol=0)
     assert_close(both[2::3], views(gradients, "landscape.mp4", clips=2, crops=1)["frames"], rtol=0, atol=0)
     assert not torch.equal(both[0], both[3])
+
+
+def test_a_frame_that_views_share_is_there_once(videos):
+    """36 frames are asked for, 3 clips of 12, of a video of 50 frames and of one of 3."""
+    for name, n in (("ramp.mp4", 50), ("short.mp4", 3)):
+        sample = TestViews([(str(videos / name), 0)], T=12, size=16, clips=3, crops=1)[0]
+        asked = segment_indices(n, 12, 3)
+        assert len(sample["frames"]) == len(np.unique(asked)) and sample["places"].shape == (3, 12)
+        assert frame_numbers(seen(sample)) == asked.tolist()
+    assert len(TestViews([(str(videos / "short.mp4"), 0)], 12, 16, clips=3, crops=3)[0]["frames"]) == 3 * 3
 
 
 def test_three_crops_are_left_right_centre_of_a_landscape_video(gradients):
@@ -460,7 +479,7 @@ def test_a_larger_resize_shows_less_of_the_video(gradients):
 
 def test_crops_of_one_colour_stay_that_colour(videos):
     sample = TestViews([(str(videos / "ramp.mp4"), 0)], T=4, size=16, clips=2, crops=1)[0]
-    assert frame_numbers(sample["frames"]) == segment_indices(50, 4, 2).tolist()
+    assert frame_numbers(seen(sample)) == segment_indices(50, 4, 2).tolist()
 
 
 @pytest.mark.parametrize("crops, resize", [(2, 32), (0, 32), (1, 31)])
@@ -473,8 +492,8 @@ def test_a_bad_test_video_is_never_replaced(videos):
     views = TestViews([(str(videos / "ramp.mp4"), 0), (str(videos / "text.mp4"), 5)], T=4, size=16, clips=2, crops=3)
     bad = views[1]
     assert bad["failed"] == [1] and bad["index"] == 1 and bad["label"] == 5
-    assert_close(bad["frames"], torch.zeros(6, 4, 3, 16, 16, dtype=torch.uint8))
-    assert views[0]["frames"].shape == bad["frames"].shape       # so that the two can be batched
+    assert_close(seen(bad), torch.zeros(6, 4, 3, 16, 16, dtype=torch.uint8))
+    assert seen(views[0]).shape == seen(bad).shape               # so that the two can be batched
 
 
 def test_a_batch_lists_all_that_failed(videos):
@@ -482,7 +501,8 @@ def test_a_batch_lists_all_that_failed(videos):
     views = TestViews([(str(videos / name), i) for i, name in enumerate(names)], T=2, size=16)
     batch = data.collate([views[i] for i in range(3)])
     assert batch["failed"] == [0, 2] and batch["label"].tolist() == batch["index"].tolist() == [0, 1, 2]
-    assert batch["frames"].shape == (3, 1, 2, 3, 16, 16) and batch["frames"].dtype == torch.uint8
+    assert batch["frames"].shape == (4, 3, 16, 16) and batch["frames"].dtype == torch.uint8        # 1 + 2 + 1 of them
+    assert batch["places"].tolist() == [[[0, 0]], [[1, 2]], [[3, 3]]]
 
 
 # --- batches -------------------------------------------------------------------------------------------------------
@@ -581,7 +601,7 @@ def test_a_corrupted_file_is_undecodable():
 
 @needs_real
 def test_a_rotated_file_has_three_equal_crops():
-    frames = TestViews([(str(REAL / "rotated_90.mov"), 0)], T=2, size=32, crops=3)[0]["frames"]
+    frames = seen(TestViews([(str(REAL / "rotated_90.mov"), 0)], T=2, size=32, crops=3)[0])
     assert_close(frames, frames[:1].expand_as(frames), rtol=0, atol=0)
     assert_close(frames[0], vision.center_crop(vision.resize(
         decode(REAL / "rotated_90.mov", lambda n: segment_indices(n, 2))[0], [32],

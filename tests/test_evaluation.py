@@ -18,7 +18,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
-from conftest import seeds
+from conftest import flat, seeds
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -96,9 +96,11 @@ def plan(videos, classes=40, frames=4, **views):
 
 def by_hand(model, videos, classes_ND, **flags):
     """Cosines without and with modulation, (n, 2, N), one video and one view at a time."""
+    def cosines(sample):
+        view = model.normalise(sample["frames"][sample["places"]])
+        return torch.stack([model(view, classes_ND, modulate=m)[0] for m in (False, True)])
     with torch.no_grad():
-        return torch.stack([torch.stack([model(model.normalise(sample["frames"]), classes_ND, modulate=m)[0]
-                                         for m in (False, True)]) for sample in TestViews(videos, 4, 40)])
+        return torch.stack([cosines(sample) for sample in TestViews(videos, 4, 40)])
 
 
 # --- scores ----------------------------------------------------------------------------------------------------------
@@ -168,7 +170,7 @@ def test_views_are_averaged_as_cosines_each_with_its_own_rho(checkpoint, clip):
             rhos.append(model.modulation(e, classes, 2, 0.5))
             for i, rho in enumerate((1, rhos[-1])):
                 expected[i, b] += cosine(video_embedding(e, model.temporal_features(e), rho), classes)[0] / 3
-    torch.testing.assert_close(torch.stack(view_cosines(model, frames, classes, 2, 0.5)), expected)
+    torch.testing.assert_close(torch.stack(view_cosines(model, *flat(frames), classes, 2, 0.5)), expected)
     assert len({round(rho.item(), 6) for rho in rhos}) > 1
 
 
@@ -213,10 +215,10 @@ def test_with_fewer_than_five_classes_all_of_them_are_the_best(checkpoint, novel
 def test_evaluate_does_what_the_protocol_says(checkpoint, novel, monkeypatch):
     seen, made = [], []
 
-    def spy(model, frames, classes_ND, k, gamma):
-        seen.append((tuple(frames.shape), k, gamma, torch.is_autocast_enabled("cpu"), torch.is_grad_enabled(),
+    def spy(model, frames, places, classes_ND, k, gamma):
+        seen.append((tuple(places.shape), k, gamma, torch.is_autocast_enabled("cpu"), torch.is_grad_enabled(),
                      model.training))
-        return torch.zeros(len(frames), 40), torch.zeros(len(frames), 40)
+        return torch.zeros(len(places), 40), torch.zeros(len(places), 40)
     monkeypatch.setattr(mote.evaluation, "view_cosines", spy)
     monkeypatch.setattr(mote.evaluation, "TestViews", lambda *args: made.append(args) or TestViews(*args))
     videos, model = novel[0][:4], load_model(checkpoint)
@@ -224,7 +226,7 @@ def test_evaluate_does_what_the_protocol_says(checkpoint, novel, monkeypatch):
         p = Protocol("some", "", 4, 4, "a", 40, "b", 1, "c", 3, 2, 3, 48, 7, 0.25, precision)
         result = evaluate(model.train(), videos, novel[1], ALONE, p, batch)
         assert result["protocol"] == {"fingerprint": p.fingerprint, **asdict(p)}
-    assert seen == [((n, 6, 3, 3, 40, 40), 7, 0.25, n == 1, False, False) for n in (2, 2, 1, 1, 1, 1)]
+    assert seen == [((n, 6, 3), 7, 0.25, n == 1, False, False) for n in (2, 2, 1, 1, 1, 1)]
     assert made == [(videos, 3, 40, 48, 2, 3)] * 2
 
 

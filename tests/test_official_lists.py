@@ -30,7 +30,7 @@ def refuses(folder, split="val", **options):
 
 # --- UCF-101 -------------------------------------------------------------------------------------------------------
 UCF = ["ApplyEyeMakeup", "HandstandPushups", "YoYo"]
-UCF_NAMES = ["Apply Eye Makeup", "Handstand Pushups", "Yo Yo"]
+UCF_NAMES = ["Apply Eye Makeup", "Handstand Pushups", "YoYo"]            # as the authors' ucf_labels.csv
 
 
 def ucf_video(label, group):

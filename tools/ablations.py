@@ -83,10 +83,11 @@ def random_weights(temporal: TemporalTransformer) -> Tensor:
     return draw_experts(len(temporal.blocks), temporal.num_experts, generator).to(temporal.positions.device)
 
 
-def averaged_logits(model: MoTE, frames: Tensor, classes_ND: Tensor, k: int, gamma: float) -> tuple[Tensor, Tensor]:
+def averaged_logits(model: MoTE, frames: Tensor, places_BVT: Tensor, classes_ND: Tensor, k: int,
+                    gamma: float) -> tuple[Tensor, Tensor]:
     """`view_cosines` of an ensemble: expert i in every layer, for every i; then the mean of the E cosines."""
-    B, V = frames.shape[:2]
-    e_BTD = model.frame_features(model.normalise(frames.flatten(0, 1)))
+    B, V, _ = places_BVT.shape
+    e_BTD = model.frame_features(model.normalise(frames)[None])[0][places_BVT.flatten(0, 1)]
     rho_B = model.modulation(e_BTD, classes_ND, k, gamma)
     one_hot = torch.eye(model.temporal.num_experts, device=e_BTD.device)
     each = [model.temporal(e_BTD, one_E.expand(len(model.temporal.blocks), -1)) for one_E in one_hot]     # E (B, T, D)
