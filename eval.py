@@ -31,7 +31,7 @@ from mote.folders import find_folder, read_text, stem
 from mote.lists import Videos, needs_split, official_splits, read_split
 from mote.model import MoTE, probabilities
 from mote.modulation import GAMMA, NEIGHBOURS
-from mote.processes import Process, autocast, one_line_errors, plain_errors, start, this_process
+from mote.processes import PRECISIONS, Process, autocast, one_line_errors, plain_errors, start, this_process
 from mote.protocols import Protocol, digest, list_digest, mixed_names
 from mote.temporal_experts import POSITIONS, TemporalTransformer
 
@@ -114,7 +114,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--workers", type=int, default=2, help="decoding processes per rank")
     add("--threads", type=int, default=0, help="torch's threads per rank; 0: torch's choice")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N, ...")
-    add("--precision", default="fp32", choices=("fp32", "bf16"))
+    add("--precision", default="fp32", choices=PRECISIONS)
     add("--json", default="", help="write the result to this file")
     options = parser.parse_args(argv)
     if bool(options.video) == bool(options.data or options.data_root):

@@ -77,7 +77,7 @@ class Config:
     routing: str = opt("multinomial", "how the experts are drawn", choices=ROUTINGS)
     weight_merged: float = opt(LAMBDA, "lambda of Eq. 10; 0 by default for 1 expert or 0 layers", 0)
     weight_mse: float = opt(ETA, "eta of Eq. 10; 0 by default for 1 expert or 0 layers", 0)
-    beta: float = opt(BETA, "unit of the temperatures (Section 3.3)")
+    beta: float = opt(BETA, "unit of the temperatures (Section 3.3)", 1e-6)
 
     epochs: int = opt(30, "passes over the training set", 1)
     warmup: float = opt(5.0, "epochs of linear warm-up from 0", 0)
@@ -96,7 +96,9 @@ class Config:
     workers: int = opt(2, "decoding processes per rank", 0)
     threads: int = opt(0, "torch's threads per rank; 0: torch's choice", 0)
     device: str = opt("auto", "auto, cpu, cuda, cuda:N, ...")
-    precision: str = opt("auto", "of training; auto: bf16 on GPUs that have it", choices=("auto", "fp32", "bf16"))
+    precision: str = opt("auto", "auto: bf16 on GPUs that have it, else fp32", choices=("auto", "fp32", "tf32", "bf16"))
+    compile: bool = opt(False, "torch.compile the training step, its shapes static")
+    checkpoint_activations: bool = opt(False, "of the visual tower: less memory, for a second forward pass")
 
     @property
     def second_pass(self) -> bool:
@@ -199,7 +201,6 @@ def run(cfg: Config) -> dict:
     process = this_process(cfg.device, cfg.threads)
     device, say = process.device, print if process.first else lambda *_, **__: None
     require_decoder()
-    draw_temperatures(1, torch.Generator(), cfg.beta)            # raises for a --beta that is not positive
     out, resumed = find_run(cfg.out, cfg.resume, cfg.data)
     init = read_checkpoint(cfg.init) if cfg.init else None
 
@@ -255,8 +256,10 @@ def run(cfg: Config) -> dict:
         f"from step {step}; run folder {out}")
 
     # the loop: accumulate, step, log, evaluate, save
-    objective = Objective(model, cfg.second_pass)
-    ddp = nn.parallel.DistributedDataParallel(objective) if process.world > 1 else objective
+    model.visual.set_grad_checkpointing(cfg.checkpoint_activations)
+    ddp = Objective(model, cfg.second_pass)
+    ddp = torch.compile(ddp, dynamic=False) if cfg.compile else ddp
+    ddp = nn.parallel.DistributedDataParallel(ddp, gradient_as_bucket_view=True) if process.world > 1 else ddp
     stream = iter(torch.utils.data.DataLoader(
         TrainingClips(train, cfg.frames, model.image_size, cfg.seed, cfg.flip, cfg.min_area),
         batch_sampler=batches, num_workers=cfg.workers, collate_fn=collate, pin_memory=device.type == "cuda"))
@@ -285,7 +288,6 @@ def run(cfg: Config) -> dict:
         step += 1
         progress.update()
         epoch, epoch_ends = step // every, step % every == 0
-
         if log_now := step % cfg.log_every == 0 or epoch_ends:
             (expert, merged, mse), speed = meter.read()
             loss = L_ALL(expert, merged, mse, cfg.weight_merged, cfg.weight_mse)

@@ -16,6 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+PRECISIONS = ("fp32", "tf32", "bf16")
+
 
 @dataclass(frozen=True)
 class Process:
@@ -75,7 +77,8 @@ def total(numbers: Tensor) -> Tensor:
 
 
 def autocast(device: torch.device, precision: str):
-    """bf16 autocast, or nothing for fp32."""
+    """What a forward pass runs in: bf16 autocast; tf32: float32 with matmuls that a GPU rounds to 10 bits; fp32."""
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
 
 

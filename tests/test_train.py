@@ -286,6 +286,56 @@ def test_loss_falls_on_a_tiny_fixed_batch(world):
     assert sum(history[-5:]) < 0.5 * sum(history[:5])
 
 
+def gradients(model, batch, objective):
+    model.zero_grad()
+    losses = objective(batch["frames"], batch["label"], *train.draws(train.parse_config(["--layers", "1"]), 0, 0))
+    train.L_ALL(*losses).backward()
+    return torch.stack(losses).detach(), {name: p.grad.clone() for name, p in model.named_parameters()}
+
+
+@pytest.fixture(scope="module")
+def fixed_batch(world):
+    clip, tokenizer = train.load_clip("toyworld", "toyworld")
+    videos, names, _ = train.dataset("toyworld", "", "train", train.this_process("cpu"))
+    torch.manual_seed(0)
+    model = train.MoTE(clip.visual, TemporalTransformer(64, 1), train.class_embeddings(clip, tokenizer, names),
+                       clip.logit_scale, clip.image_mean, clip.image_std)
+    return model.train(), train.collate([train.TrainingClips(videos[:4], 4, 40, 0)[0, i] for i in range(4)])
+
+
+def test_checkpointed_activations_give_the_same_gradients(fixed_batch):
+    model, batch = fixed_batch
+    plain = gradients(model, batch, train.Objective(model, True))
+    model.visual.set_grad_checkpointing(True)
+    again = gradients(model, batch, train.Objective(model, True))
+    model.visual.set_grad_checkpointing(False)
+    assert model.visual.transformer.grad_checkpointing is False
+    torch.testing.assert_close(again, plain, rtol=0, atol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_step_is_the_eager_one_and_compiles_once(fixed_batch):
+    """Half a minute of compiling. The order of sums differs: 1e-4 of the largest gradient."""
+    model, batch = fixed_batch
+    eager = gradients(model, batch, train.Objective(model, True))
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        compiled = torch.compile(train.Objective(model, True), dynamic=False)
+        for _ in range(2):
+            losses, grads = gradients(model, batch, compiled)
+    torch.testing.assert_close(losses, eager[0], rtol=1e-4, atol=1e-5)
+    for name, gradient in eager[1].items():
+        torch.testing.assert_close(grads[name], gradient, rtol=1e-3, atol=1e-4 * gradient.abs().max().item() + 1e-7)
+
+
+@pytest.mark.parametrize("flag", ["--checkpoint-activations", "--precision=tf32"])
+def test_a_flag_for_memory_or_speed_leaves_the_run_as_it_was(straight, tmp_path, flag):
+    """On a CPU, where tf32 is float32: the same weights, bit for bit."""
+    run, rows = straight
+    assert train.main([*SMALL, "--out", str(tmp_path / "run"), flag]) == rows
+    assert_same_weights(checkpoint(run), checkpoint(tmp_path / "run"), rtol=0, atol=0)
+
+
 def test_init_starts_from_another_runs_weights(straight, tmp_path):
     run, _ = straight
     out = tmp_path / "init"
@@ -378,7 +428,7 @@ MISTAKES = {                                                                  # 
     "too many frames": (["--frames", "78"], "--frames 78: the table of frame positions has 77 rows"),
     "negative rate": (["--lr", "-1"], "--lr must be a number of at least 0"),
     "a rate that is no number": (["--lr", "nan"], "--lr must be a number"),
-    "zero beta": (["--beta", "0"], "beta must be a positive number"),
+    "zero beta": (["--beta", "0"], "--beta must be a number of at least 1e-06"),
     "area": (["--min-area", "0"], "--min-area must be above 0"),
     "unknown routing": (["--routing", "gated"], "invalid choice: 'gated'"),
     "nothing to train": (["--layers", "0", "--clip-lr", "0"], "nothing to train"),
