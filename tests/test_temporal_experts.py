@@ -423,6 +423,30 @@ def test_the_merged_head_is_the_pass_at_infinite_tau(seed, L, E):
     torch.testing.assert_close(found, model(x, merging_rows(math.inf, L, E)), rtol=1e-6, atol=1e-6)
 
 
+@given(seeds, st.lists(st.sampled_from(["drawn step", "merged step", "load", "merge", "double", "float"]), max_size=6))
+def test_the_merged_head_follows_any_steps_and_loads(seed, events):
+    """Nothing is kept from an earlier merge: merged() is of the weights as they are now."""
+    torch.manual_seed(seed)
+    h = TemporalTransformer(8, 2, 3, heads=2)
+    x, optimizer = torch.randn(2, 3, 8), torch.optim.SGD(h.parameters(), lr=0.1)
+    for i, event in enumerate(events):
+        if event.endswith("step"):
+            weights_LE = draw_experts(2, 3, torch.Generator().manual_seed(i)) if event == "drawn step" else (
+                merging_weights(3, -1.2).expand(2, 3))
+            optimizer.zero_grad()
+            h(x.to(h.positions), weights_LE).square().mean().backward()
+            optimizer.step()
+        elif event == "load":
+            h.load_state_dict({name: torch.randn_like(tensor) for name, tensor in h.state_dict().items()})
+        elif event == "merge":
+            h.merged()
+        else:
+            getattr(h, event)()
+    x, one = x.to(h.positions), h.merged()
+    at_infinity = h(x, merging_weights(3, math.inf).expand(2, 3))
+    torch.testing.assert_close(one(x, one.uniform_weights()), at_infinity, rtol=1e-4, atol=1e-5)
+
+
 def test_merged_weights_are_the_mean_of_the_experts():
     model = head()
     for block, merged in zip(model.blocks, model.merged().blocks):
