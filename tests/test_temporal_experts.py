@@ -428,7 +428,7 @@ def test_the_merged_head_follows_any_steps_and_loads(seed, events):
     """Nothing is kept from an earlier merge: merged() is of the weights as they are now."""
     torch.manual_seed(seed)
     h = TemporalTransformer(8, 2, 3, heads=2)
-    x, optimizer = torch.randn(2, 3, 8), torch.optim.SGD(h.parameters(), lr=0.1)
+    x, optimizer = torch.randn(2, 3, 8), torch.optim.SGD(h.parameters(), lr=1e-3)
     for i, event in enumerate(events):
         if event.endswith("step"):
             weights_LE = draw_experts(2, 3, torch.Generator().manual_seed(i)) if event == "drawn step" else (
@@ -437,7 +437,7 @@ def test_the_merged_head_follows_any_steps_and_loads(seed, events):
             h(x.to(h.positions), weights_LE).square().mean().backward()
             optimizer.step()
         elif event == "load":
-            h.load_state_dict({name: torch.randn_like(tensor) for name, tensor in h.state_dict().items()})
+            h.load_state_dict({name: 0.3 * torch.randn_like(tensor) for name, tensor in h.state_dict().items()})
         elif event == "merge":
             h.merged()
         else:
