@@ -28,7 +28,7 @@ from mote.clip_backbone import TEMPLATES, check_templates, class_embeddings, loa
 from mote.data import TestViews, Undecodable, require_decoder
 from mote.evaluation import NAMES, describe, evaluate, over_splits, view_cosines
 from mote.folders import find_folder, read_text, stem
-from mote.lists import Videos, needs_split, official_splits, read_split
+from mote.lists import Videos, find_classes, needs_split, official_splits, read_classes, read_split
 from mote.model import MoTE, probabilities
 from mote.modulation import GAMMA, NEIGHBOURS
 from mote.processes import PRECISIONS, Process, autocast, one_line_errors, plain_errors, start, this_process
@@ -49,12 +49,18 @@ def dataset(name: str, data_root: str, split: str, process: Process, list_file: 
             number: str = "") -> tuple[Videos, list[str], str]:
     """The (path, label) pairs and class names of a split, and the number of the official split: given or the first."""
     folder = dataset_folder(name, data_root, process)
-    number = number or official_splits(folder, split, list_file)[0]
+    number = number.lstrip("0") or official_splits(folder, split, list_file)[0]
     videos, classes = read_split(folder, split, list_file, class_file, number)
     if process.first and not list_file and needs_split(folder):
-        print(f"{folder}: no lists, no train and val folders: split 80 / 20 within each class, "
+        print(f"{folder}: no lists, no train and val folders: split 80 / 20 within each class, no official split: "
               f"{len(videos)} for {split}")
     return videos, classes, number
+
+
+def class_names(name: str, process: Process) -> list[str]:
+    """Of another dataset, whose videos need not be there: from its class file, else as `dataset` reads them."""
+    file = find_classes(dataset_folder(name, "", process), "1")
+    return read_classes(file) if file else dataset(name, "", "val", process)[1]
 
 
 def protocol(data: str, videos: Videos, names: list[str], split: str, templates: tuple[str, ...], **views) -> Protocol:
@@ -86,8 +92,7 @@ def read_templates(file: str) -> tuple[str, ...]:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = plain_errors(argparse.ArgumentParser(
-        "eval.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter))
+    parser = plain_errors(argparse.ArgumentParser("eval.py", description=__doc__))
     add = parser.add_argument
     add("--checkpoint", default="", help="a run's folder (last.pt), a checkpoint, the authors' file; none: CLIP alone")
     add("--data", default="", help="a dataset: $MOTE_DATA/NAME or data/NAME; toyworld's sets are generated")
@@ -121,7 +126,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error("give either --data (or --data-root) or --video")
     if options.video and not options.classes.strip(", "):
         parser.error('--video needs --classes "name, name, ..."')
-    if not (options.checkpoint or options.backbone):
+    if not (options.checkpoint or (options.backbone and options.pretrained)):       # never random weights by mistake
         parser.error("give --checkpoint, or --backbone and --pretrained for CLIP alone")
     if not 0 <= options.clip_weight <= 1 or (options.clip_weight < 1 and not options.checkpoint):
         parser.error(f"--clip-weight must lie in 0..1 and needs a --checkpoint, got {options.clip_weight}")
@@ -185,9 +190,10 @@ def show_dataset(options: argparse.Namespace, process: Process) -> dict:
     wanted = [options.split]
     if options.split == "all":
         there = official_splits(dataset_folder(name, options.data_root, process), "val", options.list)
-        wanted = [n for n in there if n] or there
+        if not (wanted := [n for n in there if n]):
+            raise FileNotFoundError(f"{name}: --split all needs lists of official splits, such as testlist01.txt")
     sets = [dataset(name, options.data_root, "val", process, options.list, options.class_names, n) for n in wanted]
-    others = [dataset(other.strip(), "", "val", process)[1] for other in options.mix_names.split(",") if other.strip()]
+    others = [class_names(other.strip(), process) for other in options.mix_names.split(",") if other.strip()]
     sets = [(videos, mixed_names(names, others), n) for videos, names, n in sets]
     model, embed, templates, frames = load(options, sets[0][1], process)
     start(process)

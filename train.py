@@ -2,7 +2,7 @@
 Train MoTE: CLIP's visual tower and a temporal transformer of experts, on a folder of videos.
 
     python train.py                                                           # toyworld: generated videos; CPU, minutes
-    python train.py --data k400 --data-root DIR --batch 16 --accumulate 4     # one GPU
+    python train.py --data k400 --data-root DIR --accumulate 8                # one GPU
     torchrun --nproc-per-node 8 train.py --data k400 --data-root DIR          # many
 
 Read from the top: configuration, then, as in the paper's Figure 2, frames -> frame features -> temporal features ->
@@ -108,8 +108,7 @@ class Config:
 
 def parse_config(argv: list[str] | None = None) -> Config:
     """Command line -> Config. Data, backbone, sizes are read first: their recipes are the defaults of the rest."""
-    parser = plain_errors(argparse.ArgumentParser("train.py", description=__doc__, allow_abbrev=False,
-                                                  formatter_class=argparse.ArgumentDefaultsHelpFormatter))
+    parser = plain_errors(argparse.ArgumentParser("train.py", description=__doc__, allow_abbrev=False))
     for f in fields(Config):
         kind = {"type": f.type, "choices": f.metadata["choices"]}
         kind = {"action": argparse.BooleanOptionalAction} if f.type is bool else kind
@@ -252,8 +251,8 @@ def run(cfg: Config) -> dict:
              "clip": {"backbone": cfg.backbone, "pretrained": cfg.pretrained, "config": clip_config(cfg.backbone),
                       "mean": tuple(clip.image_mean), "std": tuple(clip.image_std)}}
     say(header(process, dtype, asdict(cfg), optimizer, untrained)
-        + f"\n{cfg.data}: {len(train)} training videos, {len(names)} classes, {every} steps per epoch, "
-        f"from step {step}; run folder {out}")
+        + f"\n{cfg.data}: {len(drawn)} training videos{f' repeated to {len(train)}' * (len(drawn) < len(train))}, "
+        f"{len(names)} classes, {every} steps per epoch, from step {step}; run folder {out}")
 
     # the loop: accumulate, step, log, evaluate, save
     model.visual.set_grad_checkpointing(cfg.checkpoint_activations)

@@ -46,7 +46,9 @@ def read_file(path: Path):
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:                                   # torch raises its own, pickle's, zip's and IO errors
-        needs_code = "weights_only" in str(error) and "Unsupported" in str(error)
+        with open(path, "rb") as file:                           # a zip, or torch's older format; else any file at all
+            pickled = file.read(1) in (b"P", b"\x80")
+        needs_code = pickled and "weights_only" in str(error) and "Unsupported" in str(error)
         reason = "it needs code to unpickle, which is never run" if needs_code else "truncated, or not a checkpoint"
         raise ValueError(f"cannot read {path}: {reason}") from None
 

@@ -27,8 +27,8 @@ def find_folder(name: str, data_root: str = "") -> Path:
         if place.is_dir():
             return place
     raise FileNotFoundError(f"dataset {name}: no folder at {' or '.join(map(str, places))}; wanted: a folder with "
-                            "train.txt, val.txt and classes.csv, or one folder of videos per class "
-                            "(--data-root DIR says where)")
+                            "train.txt, val.txt and classes.csv, the dataset's own lists, or one folder of videos per "
+                            "class (--data-root DIR says where)")
 
 
 def stem(path: str) -> str:

@@ -156,8 +156,8 @@ def list_rows(file: Path, split: str, by_folder: bool) -> official.Rows:
 
 def own_classes(file: Path, folder: str | Path, rows: official.Rows) -> list[str]:
     if any(isinstance(label, int) for _, _, label in rows):
-        raise FileNotFoundError(f"{file} needs class names: {Path(folder) / 'classes.csv'} with lines `id,name` "
-                                "(or --class-names FILE)")
+        raise FileNotFoundError(f"{file} needs class names: {Path(folder) / 'classes.csv'} with lines `id,name`, "
+                                "or classInd.txt, or --class-names FILE")
     names = {folders.class_name(label) for _, _, label in rows}
     if "" in names:
         raise ValueError(f"{file}: a class without a name")
@@ -176,11 +176,12 @@ def label_rows(rows: official.Rows, folder: str | Path, classes: list[str]) -> V
                 raise ValueError(f"{where}: {label[:80]!r} is not one of the {len(classes)} class names")
             label = numbers[folders.plain(label)]
         if not 0 <= label < len(classes):
-            raise ValueError(f"{where}: label {label} is out of range 0..{len(classes) - 1}")
+            raise ValueError(f"{where}: label {label} is out of range 0..{len(classes) - 1}"
+                             + ": labels start at 0" * (label == len(classes)))
         parent = folders.plain(Path(path).parent.name)
         if parent in numbers and parent != folders.plain(classes[label]):
             raise ValueError(f"{where}: label {label} is {classes[label][:80]!r}, but the folder is class "
-                             f"{numbers[parent]} in {path[:80]!r}: the class names are not this list's")
+                             f"{numbers[parent]} in {path[:80]!r}: other class names, or labels that start at 1")
         videos.append((os.path.join(folder, path), label))
     return videos
 

@@ -132,8 +132,13 @@ def one_line_errors(script: str) -> Iterator[None]:
         stop()
 
 
+class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """The script's docstring as it stands, and the defaults."""
+
+
 def plain_errors(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Make a parser raise ValueError, for `one_line_errors`, where it would print its usage and exit."""
+    parser.formatter_class = Help
     def error(message: str):
         raise ValueError(message)
     parser.error = error

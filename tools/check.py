@@ -193,8 +193,8 @@ def check(options: argparse.Namespace) -> int:
     print(f"\n{out}/findings.json; good lists: " + ", ".join(f"{n}.txt ({length})" for n, length in lengths.items()))
     for name in [name for name in lengths if name.startswith("train") and name.replace("train", "val") in lengths][:1]:
         n = number_of(name)
-        print(f"python train.py --data-root . --train-list {out}/train{n}.txt --val-list {out}/val{n}.txt "
-              f"--class-names {out}/classes{n}.csv")
+        print(f"python train.py --data {options.data} --data-root . --train-list {out}/train{n}.txt "
+              f"--val-list {out}/val{n}.txt --class-names {out}/classes{n}.csv")
     return 1 if findings else 0
 
 

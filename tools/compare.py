@@ -183,13 +183,15 @@ def compare(options: argparse.Namespace) -> dict[str | None, dict]:
     print(f"\nInterval: percentile bootstrap over videos, {options.samples} samples, seed {options.seed}. p: exact, "
           "from the videos that only one has right.")
     if len(table) > 1:
-        print(f"all: splits overlap, these {last['n']} are {last['videos']} distinct videos, drawn with all their "
-              "splits. No p: it would need independent videos.")
+        print(f"all: {last['n']} answers on {last['videos']} distinct videos, each drawn with all its splits. No p: it "
+              "would need independent videos.")
     if last["low"] <= 0 <= last["high"]:
         print("The interval includes 0: these videos do not tell A from B.")
     else:
         print(f"The interval excludes 0: {'A' if last['low'] > 0 else 'B'} is better on such videos, here by "
               f"{abs(last['difference']):.2f} points.")
+    if moving:
+        print("But the protocols differ: this is no verdict on the models.")
     return table
 
 
