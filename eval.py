@@ -13,7 +13,6 @@ Dimension key   D embedding   N classes
 """
 import argparse
 import functools
-import hashlib
 import json
 import os
 import sys
@@ -23,7 +22,7 @@ import torch
 from torch import Tensor
 
 from mote import toyworld
-from mote.checkpoint import build_model, interpolate, read_checkpoint
+from mote.checkpoint import build_model, interpolate, model_hash, read_checkpoint
 from mote.clip_backbone import TEMPLATES, check_templates, class_embeddings, load_clip, text_hash
 from mote.data import TestViews, Undecodable, require_decoder
 from mote.evaluation import NAMES, describe, evaluate, over_splits, view_cosines
@@ -59,29 +58,21 @@ def dataset(name: str, data_root: str, split: str, process: Process, list_file: 
 
 def class_names(name: str, process: Process) -> list[str]:
     """Of another dataset, whose videos need not be there: from its class file, else as `dataset` reads them."""
-    file = find_classes(dataset_folder(name, "", process), "1")
-    return read_classes(file) if file else dataset(name, "", "val", process)[1]
+    folder = dataset_folder(name, "", process)
+    files = [find_classes(folder, number) for number in official_splits(folder, "val")]       # K600's splits differ
+    return mixed_names([], [read_classes(f) for f in files]) if all(files) else dataset(name, "", "val", process)[1]
 
 
 def protocol(data: str, videos: Videos, names: list[str], split: str, templates: tuple[str, ...], **views) -> Protocol:
     """The protocol of what `dataset` returned; views: frames, clips, crops, ... of Protocol."""
     found = sum(os.path.exists(path) for path, _ in videos)
-    return Protocol(data, split, len(videos), found, list_digest([(stem(path), label) for path, label in videos]),
-                    len(names), digest(names), len(templates), digest(list(templates)), **views)
+    return Protocol(data, split, len(videos), found, list_hash(videos), len(names), digest(names),
+                    len(templates), digest(list(templates)), **views)
 
 
-def model_hash(checkpoint: str, model: MoTE) -> str:
-    """8 digits: of the checkpoint's file, as sha256sum prints them, or of the visual tower's weights of CLIP alone."""
-    hashed = hashlib.sha256()
-    if checkpoint:
-        path = Path(checkpoint)
-        with open(path / "last.pt" if path.is_dir() else path, "rb") as file:
-            while part := file.read(1 << 24):
-                hashed.update(part)
-    else:
-        for name, tensor in sorted(model.visual.state_dict().items()):
-            hashed.update(name.encode() + tensor.cpu().float().contiguous().numpy().tobytes())
-    return hashed.hexdigest()[:8]
+def list_hash(videos: Videos) -> str:
+    """Of the videos' stems and labels, wherever they lie."""
+    return list_digest([(stem(path), label) for path, label in videos])
 
 
 def read_templates(file: str) -> tuple[str, ...]:
@@ -130,8 +121,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error("give --checkpoint, or --backbone and --pretrained for CLIP alone")
     if not 0 <= options.clip_weight <= 1 or (options.clip_weight < 1 and not options.checkpoint):
         parser.error(f"--clip-weight must lie in 0..1 and needs a --checkpoint, got {options.clip_weight}")
-    if options.json and (Path(options.json).is_dir() or not Path(options.json).absolute().parent.is_dir()):
-        parser.error(f"--json {options.json}: a file in a folder that exists is needed")
+    if options.split and options.list and "{}" not in options.list:
+        parser.error(f"--split {options.split} needs a {{}} in --list {options.list}, for the number")
+    if not 0 < options.gamma < float("inf"):
+        parser.error(f"--gamma must be a positive number, got {options.gamma}")
+    if options.json:
+        open(options.json, "a").close()                                       # raises now, not after the evaluation
     for name in ("clips", "batch", "neighbours"):
         if getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1, got {getattr(options, name)}")
@@ -142,7 +137,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def load(options: argparse.Namespace, names: list[str], process: Process):
-    """The model on its device, a function from class names to embeddings (N, D), templates, and frames per clip."""
+    """The model on its device, a function from names to embeddings, templates, frames, the text tower's hash."""
     checkpoint = read_checkpoint(options.checkpoint) if options.checkpoint else None
     about = checkpoint["clip"] if checkpoint else {"backbone": "", "pretrained": ""}
     backbone, pretrained = options.backbone or about["backbone"], options.pretrained or about["pretrained"]
@@ -173,7 +168,7 @@ def load(options: argparse.Namespace, names: list[str], process: Process):
     frames = options.frames or (checkpoint or {}).get("frames", 8)
     if frames > POSITIONS and model.temporal.blocks:
         raise ValueError(f"--frames {frames}: the table of frame positions has {POSITIONS} rows")
-    return model.to(process.device), embed, templates, frames
+    return model.to(process.device), embed, templates, frames, text_hash(clip)[:8]
 
 
 def main(argv: list[str] | None = None) -> dict | None:
@@ -195,11 +190,11 @@ def show_dataset(options: argparse.Namespace, process: Process) -> dict:
     sets = [dataset(name, options.data_root, "val", process, options.list, options.class_names, n) for n in wanted]
     others = [class_names(other.strip(), process) for other in options.mix_names.split(",") if other.strip()]
     sets = [(videos, mixed_names(names, others), n) for videos, names, n in sets]
-    model, embed, templates, frames = load(options, sets[0][1], process)
+    model, embed, templates, frames, text = load(options, sets[0][1], process)
     start(process)
     views = dict(frames=frames, clips=options.clips, crops=options.crops, resize=options.resize or model.image_size,
                  neighbours=options.neighbours, gamma=options.gamma, precision=options.precision,
-                 clip_weight=options.clip_weight, checkpoint=model_hash(options.checkpoint, model))
+                 clip_weight=options.clip_weight, text=text, checkpoint=model_hash(options.checkpoint, model))
     results = []
     for videos, names, n in sets:
         plan = protocol(name, videos, names, n, templates, **views)
@@ -225,7 +220,7 @@ def show_video(options: argparse.Namespace, process: Process) -> dict | None:
     if not Path(options.video).exists():
         raise FileNotFoundError(f"--video {options.video}: no such file")
     names = list(dict.fromkeys(name.strip() for name in options.classes.split(",") if name.strip()))
-    model, embed, _, T = load(options, names, process)
+    model, embed, _, T, _ = load(options, names, process)
     classes_ND, size = embed(tuple(names)), model.image_size
     try:
         frames, places = TestViews([], T, size, options.resize, options.clips, options.crops).views(options.video)

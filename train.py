@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from eval import CACHE, dataset, protocol, read_templates
+from eval import CACHE, dataset, list_hash, protocol, read_templates
 from mote.checkpoint import check_weights, read_checkpoint, save_checkpoint
 from mote.clip_backbone import class_embeddings, clip_config, load_clip, text_hash
 from mote.data import MicroBatches, TrainingClips, collate, require_decoder
@@ -201,23 +201,24 @@ def run(cfg: Config) -> dict:
     device, say = process.device, print if process.first else lambda *_, **__: None
     require_decoder()
     out, resumed = find_run(cfg.out, cfg.resume, cfg.data)
-    init = read_checkpoint(cfg.init) if cfg.init else None
+    init = cfg.init and read_checkpoint(cfg.init)
 
     # data, CLIP, and the temporal head with experts
-    train, names, _ = dataset(cfg.data, cfg.data_root, "train", process, cfg.train_list, cfg.class_names, cfg.split)
-    drawn = few_shot(train, cfg.shots, cfg.seed) if cfg.shots else train
-    train = repeated(drawn, len(train))
+    train, names, n = dataset(cfg.data, cfg.data_root, "train", process, cfg.train_list, cfg.class_names, cfg.split)
+    train = repeated(drawn := few_shot(train, cfg.shots, cfg.seed) if cfg.shots else train, len(train))
     tests = {cfg.data: dataset(cfg.data, cfg.data_root, "val", process, cfg.val_list, cfg.class_names, cfg.split)}
     tests |= {zs: dataset(zs, "", "val", process) for zs in map(str.strip, cfg.zero_shot.split(",")) if zs}
     batches = MicroBatches(len(train), cfg.batch, cfg.epochs, cfg.seed, process.rank, process.world, cfg.accumulate,
                            start=resumed["step"] if resumed else 0)
     step, steps, every = batches.start, batches.stop, batches.steps_per_epoch
-    if tests[cfg.data][1] != names:
-        raise ValueError(f"{cfg.data}: the classes to train on and to test on must be the same")
+    if tests[cfg.data][1] != names or len({n, tests[cfg.data][2]} - {""}) > 1:
+        raise ValueError(f"{cfg.data}: the classes (and the official split) of training and testing must be the same")
     clip, tokenizer = load_clip(cfg.backbone, cfg.pretrained)
-    clip, templates, text = clip.to(device), list(read_templates(cfg.templates)), text_hash(clip)
+    clip, templates = clip.to(device), list(read_templates(cfg.templates))
+    identity = {"classes": names, "templates": templates, "text_hash": text_hash(clip),
+                "lists of videos": [list_hash(drawn), list_hash(tests[cfg.data][0])]}
     if resumed:
-        check_resumed(resumed, classes=names, templates=templates, text_hash=text)
+        check_resumed(resumed, **identity)
     start(process)
     embeddings = from_rank_0({name: class_embeddings(clip, tokenizer, classes, templates, CACHE)
                               for name, (_, classes, _) in tests.items()} if process.first else None)
@@ -246,8 +247,8 @@ def run(cfg: Config) -> dict:
     dtype, out = dtype_for(device, cfg.precision), from_rank_0(out)
     if process.first:
         open_run(out, step, drawn, tests[cfg.data][0], names)
-    about = {"config": asdict(cfg), "classes": names, "templates": templates, "frames": cfg.frames,
-             "text_hash": text, "untrained": untrained, "torch": str(torch.__version__),
+    about = {"config": asdict(cfg), **identity, "frames": cfg.frames, "untrained": untrained,
+             "torch": str(torch.__version__),
              "clip": {"backbone": cfg.backbone, "pretrained": cfg.pretrained, "config": clip_config(cfg.backbone),
                       "mean": tuple(clip.image_mean), "std": tuple(clip.image_std)}}
     say(header(process, dtype, asdict(cfg), optimizer, untrained)

@@ -6,6 +6,7 @@ Checkpoints: plain dicts of tensors and builtins, written whole or not at all.
 The sizes of the head are read off the shapes. The authors' released format is translated (official.py). Loading never
 runs code from a file (`weights_only=True`).
 """
+import hashlib
 import os
 from pathlib import Path
 
@@ -51,6 +52,20 @@ def read_file(path: Path):
         needs_code = pickled and "weights_only" in str(error) and "Unsupported" in str(error)
         reason = "it needs code to unpickle, which is never run" if needs_code else "truncated, or not a checkpoint"
         raise ValueError(f"cannot read {path}: {reason}") from None
+
+
+def model_hash(checkpoint: str, model: MoTE) -> str:
+    """8 digits: of the checkpoint's file, as sha256sum prints them, or of the visual tower's weights of CLIP alone."""
+    hashed = hashlib.sha256()
+    if checkpoint:
+        path = Path(checkpoint)
+        with open(path / "last.pt" if path.is_dir() else path, "rb") as file:
+            while part := file.read(1 << 24):
+                hashed.update(part)
+    else:
+        for name, tensor in sorted(model.visual.state_dict().items()):
+            hashed.update(name.encode() + tensor.cpu().float().contiguous().numpy().tobytes())
+    return hashed.hexdigest()[:8]
 
 
 def read_checkpoint(path: str | Path) -> dict:

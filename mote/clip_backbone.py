@@ -121,6 +121,7 @@ def load_clip(backbone: str = "ViT-B-16-quickgelu", pretrained: str = "openai") 
     mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
     preprocess = tag or config.get("preprocess_cfg", {})
     clip.image_mean, clip.image_std = preprocess.get("mean", mean), preprocess.get("std", std)
+    clip.text_config = [activation, config["text_cfg"]]           # what the weights alone do not say
     return clip.eval(), Tokenizer(backbone, config, getattr(clip, "token_ids", None))
 
 
@@ -240,8 +241,8 @@ def class_embeddings(clip: nn.Module, tokenizer: Tokenizer, names: list[str], te
 
 
 def text_hash(clip: nn.Module) -> str:
-    """A hash of every weight that is not the visual tower's or the logit's, so of the text tower."""
-    digest = hashlib.sha256()
+    """A hash of the text tower: its configuration, and every weight that is not the visual tower's or the logit's."""
+    digest = hashlib.sha256(json.dumps(getattr(clip, "text_config", ""), sort_keys=True).encode())
     for name, tensor in sorted(clip.state_dict().items()):
         if not name.startswith(("visual.", "logit_")):
             digest.update(name.encode() + tensor.cpu().float().contiguous().numpy().tobytes())

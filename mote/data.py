@@ -22,9 +22,9 @@ from torch import Tensor
 MAX_TRIES = 10            # videos tried for one training clip: in a folder without a single good one, stop
 
 
-# Containers without presentation times: where these hold B-frames (UCF-101's and HMDB-51's .avi), torchcodec 0.17 finds
-# the frame one or two before the one asked for, whenever it seeks. Their keyframes are rare: seeking would gain little.
-IN_ORDER = (".avi", ".divx", ".mpg", ".mpeg")
+# Containers without presentation times: where they hold B-frames, as UCF-101's and HMDB-51's .avi do, torchcodec 0.17
+# finds a frame before the one asked for, whenever it seeks. In .ts it finds others even in order.
+IN_ORDER, WRONG = (".avi", ".divx", ".mpg", ".mpeg"), (".ts",)
 
 
 class Undecodable(ValueError):
@@ -54,56 +54,60 @@ def random_indices(num_frames: int, T: int, rng: np.random.Generator) -> np.ndar
 
 def decode(path: str | Path, choose: Callable[[int], np.ndarray]) -> Tensor:
     """The frames choose(number of frames) of a video file or a folder of JPEGs -> uint8 (*indices.shape, 3, h, w)."""
-    frames, places = decode_distinct(path, choose)
-    return frames[places]
+    return (found := decode_distinct(path, choose))[0][found[1]]
 
 
 def decode_distinct(path: str | Path, choose: Callable[[int], np.ndarray]) -> tuple[Tensor, Tensor]:
-    """Each distinct frame once, decoded in one sorted call, uint8 (n, 3, h, w), and where each index finds its frame:
-    integers (*indices.shape). Raises Undecodable.
-    """
+    """Each distinct frame once, uint8 (n, 3, h, w), and where in them each index finds its own. Raises Undecodable."""
     path = Path(path)
     try:
         if path.is_dir():
             from torchcodec.decoders import decode_jpeg
             files = [f for f in path.iterdir() if f.suffix.lower() in (".jpg", ".jpeg") and f.name[0] != "."]
             files.sort(key=lambda file: (len(file.stem), file.stem))        # 2 before 10, padded with zeros or not
-            if not files:
-                raise ValueError("a folder without .jpg or .jpeg files")
+            kinds = sorted({re.sub(r"\d+$", "", file.stem) for file in files})      # img_00001, flow_x_00001
+            if len(kinds) != 1:
+                raise ValueError(f"a folder without .jpg or .jpeg files, or with several kinds of them: {kinds[:3]}")
             indices = choose(len(files))
             distinct, back = np.unique(indices, return_inverse=True)
             frames = torch.stack([decode_jpeg(files[i], mode="RGB") for i in distinct])
         else:
             from torchcodec.decoders import VideoDecoder
 
-            # Made here, in the worker: a decoder does not survive a fork. More threads in a worker only slow it.
+            # Made in the worker: a decoder does not survive a fork. More threads in a worker only slow it.
             decoder = VideoDecoder(path, num_ffmpeg_threads=1)
             indices = choose(len(decoder))
             distinct, back = np.unique(indices, return_inverse=True)
-            frames = read_in_order(decoder, distinct.tolist()) if path.suffix.lower() in IN_ORDER else (
-                decoder.get_frames_at(distinct.tolist()).data)
+            frames = read_frames(path, decoder, distinct.tolist())
     except (RuntimeError, ValueError, IndexError, OSError, ZeroDivisionError) as error:      # all seen on damaged files
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        reason = re.sub(r"^.*\.cpp:\d+, ", "", reason)              # torchcodec starts with its own source file
+        reason = re.sub(r"^.*\.cpp:\d+, ", "", (str(error).splitlines() or [type(error).__name__])[0])   # its own file
         raise Undecodable(f"{path}: {reason}"[:300]) from None
     if len(frames) != len(distinct) or not len(frames):
         raise Undecodable(f"{path}: asked for {len(distinct)} frames, got {len(frames)}")
     return frames, torch.from_numpy(back.reshape(np.shape(indices)))
 
 
-def read_in_order(decoder, distinct: list[int]) -> Tensor:
-    """Frames of a sorted list, by decoding all from the first on: what torchcodec never seeks for, it never mistakes.
+def read_frames(path: Path, decoder, distinct: list[int]) -> Tensor:
+    """Frames of a sorted list. For the last one or two that torchcodec cannot reach, the one before stands in."""
+    from torchcodec.decoders import VideoDecoder
 
-    The last one or two, which the codec gives up only when flushed, are beyond torchcodec: the one before stands in.
-    """
-    frames, wanted = [], set(distinct)
-    for i in range(distinct[-1] + 1):
+    last, frames = len(decoder) - 1, []
+    if path.suffix.lower() in WRONG:
+        raise ValueError("torchcodec mistakes the frames of this container: re-encode it (tools/prepare.py)")
+    if path.suffix.lower() not in IN_ORDER:
+        try:
+            return decoder.get_frames_at(distinct).data
+        except RuntimeError:
+            if distinct[-1] < last or last < 1:
+                raise
+            return VideoDecoder(path, num_ffmpeg_threads=1).get_frames_at([min(i, last - 1) for i in distinct]).data
+    for i in range(distinct[-1] + 1):                            # all from the first on: it never seeks
         try:
             frame = decoder.get_frame_at(i).data
         except RuntimeError:
-            if i < max(1, len(decoder) - 2):
+            if i < max(1, last - 1):
                 raise
-        frames += [frame] * (i in wanted)
+        frames += [frame] * (i in distinct)
     return torch.stack(frames)
 
 
@@ -172,8 +176,7 @@ class TrainingClips(torch.utils.data.Dataset):
 class TestViews(torch.utils.data.Dataset):
     """index -> {frames (n, 3, s, s) uint8, places (V, T), label, index, failed}; V = clips x crops, clip by clip.
 
-    Frame t of view v is frames[places[v, t]]: views that share a frame, as short videos make them, share its pixels,
-    and CLIP sees it once. A video that cannot be decoded is reported, never replaced.
+    Frame t of view v is frames[places[v, t]]: what views share is there once. No video is ever replaced.
     """
     __test__ = False                                             # its name is not a test's, whatever pytest thinks
 
@@ -230,9 +233,8 @@ class MicroBatches:
         if batch > num_videos or batch < 1:
             raise ValueError(f"--batch {batch} must be at least 1 and at most the number of training videos, "
                              f"{num_videos}")
-        self.steps_per_epoch = num_videos // batch
+        self.steps_per_epoch, self.stop = num_videos // batch, num_videos // batch * epochs
         self.num_videos, self.batch, self.seed, self.start = num_videos, batch, seed, start
-        self.stop = self.steps_per_epoch * epochs
         self.mine, self.micro = range(rank, world * accumulate, world), batch // (world * accumulate)
 
     def __len__(self) -> int:

@@ -63,6 +63,8 @@ def evaluate(model: MoTE, videos: list[tuple[str, int]], classes_ND: Tensor, pro
         cosines[index] = cosine_B2N
     labels, decoded = torch.tensor([label for _, label in videos]), torch.ones(len(videos), dtype=torch.bool)
     decoded[failed] = False
+    if not cosines[decoded].isfinite().all():
+        raise ValueError("the model gives numbers that are not finite: it has no score")
     best = {name: cosines[:, i].topk(min(5, len(classes_ND)), dim=1).indices for i, name in enumerate(NAMES)}
     halves = {name: half_class_scores(cosines[decoded, i], labels[decoded]) for i, name in enumerate(NAMES)}
     names = {i: "/".join(Path(path).parts[-2:]) for i, (path, _) in enumerate(videos)}

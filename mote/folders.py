@@ -8,8 +8,8 @@ A video is a file or a folder of JPEGs. Lists are read in lists.py. Every mistak
 of one line. Copy alone: needs the standard library only. Not part of the paper.
 """
 import functools
+import hashlib
 import os
-import random
 import re
 from pathlib import Path
 
@@ -78,8 +78,8 @@ def locate(videos: Videos, folder: str | Path) -> Videos:
     owned = {class_of(path) for path, _ in videos}
 
     def sides(path: str) -> set[str]:
-        parents = os.path.dirname(path).removeprefix(str(folder)).split(os.sep)
-        return {name for names in SPLITS.values() for name in names if name in parents}
+        words = re.split(r"[^a-z]+", os.path.dirname(path).removeprefix(str(folder)).lower())      # train_256, val_mp4
+        return {name for names in SPLITS.values() for name in names if name in words}
 
     def place(path: str) -> str:
         here = stems(os.path.dirname(path)).get(stem(path), [])
@@ -108,7 +108,7 @@ def folders_of_videos(folder: str) -> list[str]:
         parent = todo.pop()
         real = os.path.realpath(parent)
         try:
-            if real in seen or is_video(parent):
+            if real in seen or (parent != folder and is_video(parent)):          # a stray .jpg hides no dataset
                 continue
             names = os.listdir(parent)
         except OSError:                                          # as lost+found at the root of a disk
@@ -141,6 +141,8 @@ def read_class_folders(folder: Path, everywhere: set[str] = frozenset()) -> tupl
     for name in sorted(here):
         label, entry = names.index(name), folder / name
         inside = sorted(file for file in entry.iterdir() if not file.name.startswith(".") and is_video(str(file)))
+        # Frames kept beside their video are not a second one: it would stand on both sides of a split.
+        inside = sorted({stem(str(file)): file for file in sorted(inside, key=Path.is_file)}.values())
         if not inside:
             raise ValueError(f"{entry}: a class with no videos (endings: {' '.join(VIDEO_ENDINGS)}, "
                              "or folders of JPEGs)")
@@ -149,14 +151,16 @@ def read_class_folders(folder: Path, everywhere: set[str] = frozenset()) -> tupl
 
 
 def split_per_class(videos: Videos, part: float = 0.8, seed: int = 0) -> dict[str, Videos]:
-    """80 / 20 within each class, by its own seed, so that every run and eval.py agree. Both sides get one of each."""
+    """80 / 20 within each class, both sides with one of each, in the order of a hash of the seed and the video's stem:
+    a video more or less moves no other across, and a prepared copy is split as the original.
+    """
     split: dict[str, Videos] = {"train": [], "val": []}
     for label in sorted({label for _, label in videos}):
-        of_class = sorted(path for path, other in videos if other == label)
+        of_class = sorted((path for path, other in videos if other == label), key=lambda path: hashlib.sha256(
+            f"{seed} {stem(path)}".encode()).digest())
         if len(of_class) < 2:
             raise ValueError(f"{Path(of_class[0]).parent}: one video cannot be split in two; add another, "
                              "or FOLDER/train and FOLDER/val")
-        random.Random(f"{seed} {label}").shuffle(of_class)
         cut = min(max(1, round(part * len(of_class))), len(of_class) - 1)
         split["train"] += [(path, label) for path in of_class[:cut]]
         split["val"] += [(path, label) for path in of_class[cut:]]

@@ -116,6 +116,9 @@ def one_line_errors(script: str) -> Iterator[None]:
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"      # one line too, without our source
     try:
         yield
+    except KeyboardInterrupt:
+        print(f"{script}: stopped", file=sys.stderr, flush=True)
+        raise SystemExit(130) from None
     except (ValueError, OSError) as error:
         if os.environ.get("MOTE_TRACEBACK") == "1":
             raise

@@ -16,6 +16,7 @@ Copy alone: needs numpy only.
 """
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -51,18 +52,20 @@ class Protocol:
     gamma: float = 0.05      # of Eq. 11
     precision: str = "fp32"
     checkpoint: str = ""
+    text: str = ""           # of the text tower
     clip_weight: float = 1.0
 
     @property
     def fingerprint(self) -> str:
         """Of what fixes a number but the model: equal for two models that were tested alike."""
-        model = ("checkpoint", "clip_weight", "found", "data", "split")      # the last two are names for `list`
+        model = ("checkpoint", "text", "clip_weight", "found", "data", "split")      # the last two only name `list`
         return digest({key: value for key, value in asdict(self).items() if key not in model})
 
     def __str__(self) -> str:
         paper = PAPER_VIDEOS.get(self.data, {}).get(self.split)
         name = f"{self.data}, split {self.split}" if self.split else self.data
         model = f"; checkpoint {self.checkpoint}" if self.checkpoint else ""
+        model += f"; text tower {self.text}" if self.text else ""
         mixed = f", {self.clip_weight:g} of it mixed with CLIP" if self.clip_weight < 1 else ""
         return (f"{name}: {self.videos} videos (list {self.list}"
                 + (f"; the paper's has {paper}" if paper and paper != self.videos else "")
@@ -108,7 +111,8 @@ def few_shot(videos: Videos, shots: int, seed: int = 0) -> Videos:
     """
     drawn: Videos = []
     for label in sorted({label for _, label in videos}):
-        of_class = sorted(path for path, other in videos if other == label)
+        of_class = sorted((path for path, other in videos if other == label), key=lambda path: (
+            os.path.splitext(os.path.basename(path))[0], path))              # by stem: a re-encoded copy draws the same
         if len(of_class) < shots:
             raise ValueError(f"--shots {shots}: class {label} has only {len(of_class)} training videos")
         order = np.random.default_rng((seed, label)).permutation(len(of_class))

@@ -43,7 +43,8 @@ def result(splits: dict[str, list[dict]], data: str = "ucf101", top1=50.0, std=1
         fixed = {"fingerprint": "1a2b3c4d", "data": data, "split": name, "videos": len(per_video),
                  "found": len(per_video), "list": "l" + name, "classes": 101, "class_names": "n", "templates": "t",
                  "frames": 8, "clips": 3, "crops": 1, "resize": 224, "neighbours": 5, "gamma": 0.05,
-                 "precision": "fp32", "checkpoint": "0123456789abcdef", "clip_weight": 1.0}
+                 "precision": "fp32", "checkpoint": "0123456789abcdef", "text": "01234567",
+                 "clip_weight": 1.0}
         failed = [row["video"] for row in per_video if not row["modulated"]]
         entries.append({"split": name, "protocol": {**fixed, **protocol}, "videos": len(per_video),
                         "decoded": len(per_video) - len(failed), "failed": failed, "plain": score(top1 - 10),
@@ -216,7 +217,7 @@ def test_a_video_of_several_splits_is_drawn_once(versus):
     one, every = table["1"], table[None]
     assert (every["low"], every["high"]) == (one["low"], one["high"]) and every["low"] < every["high"]
     assert (every["n"], every["videos"], one["videos"]) == (36, 12, 12)
-    assert every["p"] is None and one["p"] is not None and "these 36 are 12 distinct videos" in printed
+    assert every["p"] is None and one["p"] is not None and "36 answers on 12 distinct videos" in printed
 
 
 def test_all_splits_pool_their_videos(versus):

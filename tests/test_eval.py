@@ -46,7 +46,7 @@ def test_scores_equal_the_model_called_video_by_video(world, trained):
     process = train.this_process("cpu")
     videos, names, _ = evaluation.dataset("toyworld-novel", "", "val", process)
     options = evaluation.parse(["--checkpoint", str(trained), "--data", "toyworld-novel"])
-    model, embed, _, T = evaluation.load(options, names, process)
+    model, embed, _, T, _ = evaluation.load(options, names, process)
     classes = embed(tuple(names))
     right = torch.zeros(2, 2)
     with torch.no_grad():
@@ -194,7 +194,7 @@ MISTAKES = {
     "half a checkpoint": (["--checkpoint", "{half}", "--data", "toyworld"], "is neither a checkpoint of train.py"),
     "no clips": (["--data", "toyworld", "--clips", "0"], "--clips must be at least 1"),
     "frames": (["--data", "toyworld", "--frames", "100"], "--frames 100: the table of frame positions"),
-    "gamma": (["--data", "toyworld", "--gamma", "0"], "gamma must be positive"),
+    "gamma": (["--data", "toyworld", "--gamma", "0"], "--gamma must be a positive number"),
     "backbone of another width": (["--data", "toyworld", "--backbone", "{wide}"], "not weights of this architecture"),
     "unwritable json": (["--data", "toyworld", "--json", "/nowhere/a.json"], "/nowhere"),
     "authors' file, no text tower": (["--checkpoint", "{official}", "--data", "toyworld"], "does not say which CLIP"),

@@ -381,7 +381,7 @@ def test_a_few_shot_run_trains_on_its_draw_alone_for_as_many_steps_as_the_full_l
     monkeypatch.setattr(train, "TrainingClips", lambda videos, *rest: seen.append(videos) or TrainingClips(videos,
                                                                                                            *rest))
     kept = few_shot_run(shapes, tmp_path / "a", "--shots", "2")
-    assert "80 training videos, 5 classes, 4 steps per epoch" in capsys.readouterr().out
+    assert "videos repeated to 80, 5 classes, 4 steps per epoch" in capsys.readouterr().out
     assert torch.load(tmp_path / "a" / "last.pt", weights_only=True)["step"] == 4
     assert set(kept) <= set((shapes / "train.txt").read_text().splitlines())
     assert sorted(int(line.split()[-1]) for line in kept) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4] and len(set(kept)) == 10

@@ -30,8 +30,8 @@ K600 = Protocol("k600", "1", 14119, 14119, "0a1b2c3d", 160, "1b2c3d4e", 28, "2c3
 OTHERS = {"data": "ucf101", "split": "2", "videos": 14118, "found": 14001, "list": "99999999", "classes": 161,
           "class_names": "88888888", "prompts": 1, "templates": "77777777", "frames": 16, "clips": 4, "crops": 3,
           "resize": 256, "neighbours": 6, "gamma": 0.06, "precision": "bf16", "checkpoint": "66666666",
-          "clip_weight": 0.99}
-OF_THE_MODEL_OR_A_NAME = ("data", "split", "found", "checkpoint", "clip_weight")
+          "text": "55555555", "clip_weight": 0.99}
+OF_THE_MODEL_OR_A_NAME = ("data", "split", "found", "checkpoint", "text", "clip_weight")
 paths = st.lists(st.tuples(st.text("abc", min_size=1, max_size=3), st.integers(0, 3)), max_size=12)
 
 

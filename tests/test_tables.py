@@ -159,7 +159,8 @@ def test_the_evaluation_runs_under_the_protocol_of_its_row(title, place, capsys)
         assert protocol["data"] == asked.data and f"protocol {protocol['fingerprint']}" in printed
         assert one["videos"] == one["decoded"] == protocol["found"] == (4 if asked.data == "k600" else 6)
         assert (protocol["clips"], protocol["crops"], protocol["gamma"]) == (asked.clips, asked.crops, asked.gamma)
-        assert protocol["classes"] == (10 if asked.mix_names else 4 if asked.data == "k600" else 3)
+        k600 = asked.data == "k600"                              # 4 classes a split, 9 over all three
+        assert protocol["classes"] == (4 if k600 else 3) + (6 if k600 else 12) * bool(asked.mix_names)
         assert protocol["prompts"] == 28 and protocol["clip_weight"] == asked.clip_weight
     if views := re.search(r"(\d) x (\d)", title):
         assert (str(asked.clips), str(asked.crops)) == views.groups()
@@ -173,7 +174,8 @@ def test_the_training_runs_as_its_row_says(title, place, capsys):
     rows, printed = run(command), capsys.readouterr().out
     asked = train.parse_config(shlex.split(command.partition("train.py ")[2]))
     assert list(rows["trained"]) == [asked.data, *filter(None, asked.zero_shot.split(","))]
-    assert "2 steps per epoch" in printed and "48 training videos, 3 classes" in printed                # also few-shot
+    few = "6 training videos repeated to 48, 3 classes" if "--shots 2" in command else "48 training videos, 3 classes"
+    assert "2 steps per epoch" in printed and few in printed
     assert asked.layers == int((re.search(r"--layers (\d)", command) or [0, 6 if "ViT-L" in command else 4])[1])
     assert (asked.lr, asked.clip_lr, asked.batch) == (5e-5, 3e-6, 144)
     k400 = 20 if "ViT-L" in command else 30

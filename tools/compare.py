@@ -14,13 +14,16 @@ The interval is over videos: it says what other videos of the kind would show, n
 import argparse
 import json
 import os
+import re
 import sys
 from collections import Counter
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import numpy as np
 
-MODEL = {"checkpoint": "the model", "clip_weight": "the model: share of the fine-tuned tower"}
+ENDING = re.compile(r"\.(mp4|avi|mkv|webm|mov|m4v|mpe?g|flv|wmv|3gp)$", re.IGNORECASE)
+MODEL = {"checkpoint": "the model", "text": "the model: its text tower",
+         "clip_weight": "the model: share of the fine-tuned tower"}
 MODULATION = {"neighbours": "K of Eq. 11", "gamma": "gamma of Eq. 11"}                 # nothing to the plain score
 MEANING = {**MODEL, **MODULATION,
            "data": "not the same dataset", "split": "not the same split", "videos": "not the same number of videos",
@@ -86,7 +89,7 @@ def keyed(split: dict, score: str) -> dict[tuple[str, int, int], list[int]]:
     """(stem, label, k) -> best classes; k counts videos of one class with one stem, in the order of their paths."""
     videos, seen = {}, Counter()
     for row in sorted(split["per_video"], key=lambda row: row["video"]):
-        key = PurePath(row["video"]).stem, row["label"]
+        key = ENDING.sub("", row["video"].rpartition("/")[2]), row["label"]
         videos[(*key, seen[key])] = row[score]
         seen[key] += 1
     return videos
@@ -102,7 +105,7 @@ def pair(a: dict, b: dict, top: int) -> tuple[list[tuple[str, bool, bool]], dict
                 "only in A": sum(key[0] not in relabelled for key in only_a),
                 "only in B": sum(key[0] not in relabelled for key in only_b),
                 "not decoded by A or B": len(both) - len(decoded)}
-    return [(key[0], key[1] in a[key][:top], key[1] in b[key][:top]) for key in decoded], left_out
+    return [(f"{key[1]} {key[0]}", key[1] in a[key][:top], key[1] in b[key][:top]) for key in decoded], left_out
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

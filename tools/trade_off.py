@@ -12,6 +12,7 @@ The harmonic mean is drawn to the lowest number: a model good at one end only ha
 import argparse
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def report(options: argparse.Namespace) -> tuple[float, float]:
     results = {}
     for i, (name, file) in enumerate(zip(SPLITS, options.files), start=1):
         results[name] = read(file, options.score)
-        data = results[name]["data"].lower()
+        data = re.sub("[^a-z0-9]", "", results[name]["data"].lower())            # UCF-101 is ucf101
         if data in SPLITS and data != name:
             raise ValueError(f"{file} is {data}, and file {i} must be {name}: the order is {' '.join(SPLITS)}")
     scores = [result[options.score] for result in results.values()]
