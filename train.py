@@ -216,7 +216,7 @@ def run(cfg: Config) -> dict:
     clip, tokenizer = load_clip(cfg.backbone, cfg.pretrained)
     clip, templates = clip.to(device), list(read_templates(cfg.templates))
     identity = {"classes": names, "templates": templates, "text_hash": text_hash(clip),
-                "lists of videos": [list_hash(drawn), list_hash(tests[cfg.data][0])]}
+                "list of videos": [list_hash(drawn), list_hash(tests[cfg.data][0])]}
     if resumed:
         check_resumed(resumed, **identity)
     start(process)

@@ -80,7 +80,7 @@ def check_resumed(resumed: dict, **now) -> None:
         raise ValueError(f"--resume: a run of tools/ablations.py {variant}: go on with that")
     for name, value in now.items():
         if resumed.get(name) != value:
-            raise ValueError(f"--resume: the checkpoint was trained with another {name}; start a new run")
+            raise ValueError(f"--resume: the checkpoint was trained with another {name}: start a new run")
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:

@@ -623,3 +623,14 @@ def test_shipped_weights_load_by_their_path_too(toy):
     here = Path(clip_backbone.__file__).parent
     clip, _ = load_clip(str(here / "toyworld.json"), str(here / "toyworld.pt"))
     assert_close(clip.token_embedding.weight, toy[0].token_embedding.weight, rtol=0, atol=0)
+
+
+def test_the_text_hash_tells_towers_apart_that_have_the_same_weights(tmp_path):
+    """Heads and activation are in no weight: without them a cache would give one tower's embeddings to the other."""
+    config = json.loads((Path(__file__).parents[1] / "mote/toyworld.json").read_text())
+    hashes = set()
+    for heads, quick in ((2, True), (1, True), (2, False)):
+        text = {**config["text_cfg"], "heads": heads}
+        (tmp_path / "c.json").write_text(json.dumps({**config, "quick_gelu": quick, "text_cfg": text}))
+        hashes.add(clip_backbone.text_hash(load_clip(str(tmp_path / "c.json"), "")[0]))
+    assert len(hashes) == 3

@@ -606,3 +606,30 @@ def test_a_rotated_file_has_three_equal_crops():
     assert_close(frames[0], vision.center_crop(vision.resize(
         decode(REAL / "rotated_90.mov", lambda n: segment_indices(n, 2))[0], [32],
         interpolation=vision.InterpolationMode.BICUBIC, antialias=True), [32, 32]), rtol=0, atol=0)
+
+
+def test_frames_of_several_kinds_and_containers_that_torchcodec_mistakes_are_refused(tmp_path, videos):
+    """Optical flow beside its frames is no frame; in MPEG-TS, torchcodec finds other frames than those asked for."""
+    write_jpegs(tmp_path / "flow", ramp(3))
+    for file in list((tmp_path / "flow").iterdir()):
+        shutil.copy(file, tmp_path / "flow" / f"flow_x_{file.stem}.jpg")
+    with pytest.raises(Undecodable, match="several kinds"):
+        decode(tmp_path / "flow", np.arange)
+    shutil.copy(videos / "ramp.mp4", tmp_path / "a.ts")
+    with pytest.raises(Undecodable, match="re-encode"):
+        decode(tmp_path / "a.ts", np.arange)
+
+
+def test_a_last_frame_that_cannot_be_reached_is_the_one_before(videos, monkeypatch):
+    """Open GOPs end so. Only the last: a failure elsewhere is one."""
+    from torchcodec.decoders import VideoDecoder
+    get = VideoDecoder.get_frames_at
+
+    def without(lost):
+        return lambda self, indices: get(self, [*indices]) if lost not in indices else (_ for _ in ()).throw(
+            RuntimeError("no more frames"))
+    monkeypatch.setattr(VideoDecoder, "get_frames_at", without(49))
+    assert frame_numbers(decode(videos / "ramp.mp4", lambda n: np.array([3, 49]))) == [3, 48]
+    monkeypatch.setattr(VideoDecoder, "get_frames_at", without(20))
+    with pytest.raises(Undecodable):
+        decode(videos / "ramp.mp4", lambda n: np.array([3, 20, 49]))

@@ -219,3 +219,21 @@ def test_a_mistake_is_one_line_that_names_it_and_status_2(mistake, world, traine
     error = capsys.readouterr().err.strip().splitlines()
     assert stopped.value.code == 2
     assert expected in error[-1] and len(error) == 1
+
+
+def test_a_model_that_gives_nan_has_no_score(world, trained, tmp_path, capsys):
+    saved = torch.load(trained / "last.pt", weights_only=True)
+    saved["model"]["temporal.positions"].fill_(float("nan"))
+    torch.save(saved, tmp_path / "nan.pt")
+    with pytest.raises(SystemExit):
+        evaluation.main(["--checkpoint", str(tmp_path / "nan.pt"), "--data", "toyworld-novel", "--workers", "0"])
+    assert "not finite" in capsys.readouterr().err
+
+
+def test_an_interrupt_is_one_line(trained, capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(evaluation, "dataset", interrupt)
+    with pytest.raises(SystemExit) as stopped:
+        evaluation.main(["--checkpoint", str(trained), "--data", "toyworld-novel"])
+    assert stopped.value.code == 130 and capsys.readouterr().err.strip() == "eval.py: stopped"

@@ -358,3 +358,32 @@ def test_what_is_no_text_file_is_refused(tmp_path):
     for name in (".", "gone.txt", "a.txt/b", "a\0b"):
         with pytest.raises(FileNotFoundError, match="no file at "):
             read_text(tmp_path / name)
+
+
+# --- splits that stay put ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("train, val", [("train_256", "val_256"), ("train-videos", "test-videos"), ("Train", "Val")])
+def test_a_missing_test_video_is_never_a_training_video(tmp_path, train, val):
+    touch(tmp_path, f"{train}/catch/1.mp4", f"{train}/catch/2.mp4", f"{val}/catch/1.mp4")
+    assert locate([(f"{tmp_path}/{val}/catch/2.mp4", 0)], tmp_path) == [(f"{tmp_path}/{val}/catch/2.mp4", 0)]
+
+
+def test_a_video_more_moves_no_other_across_the_split():
+    names = [(f"a/{i}.mp4", 0) for i in range(20)]
+    before, after = split_per_class(names), split_per_class([*names, ("a/new.avi", 0)])
+    prepared = split_per_class([(path.replace("a/", "b/").replace(".mp4", ".mkv"), 0) for path, _ in names])
+    moved = {path for side in before for path, _ in before[side]} - {
+        path for side in before for path, _ in {*before[side]} & {*after[side]}}
+    assert len(moved) <= 1                                       # the cut itself may move by one
+    assert [path[2:-4] for path, _ in prepared["val"]] == [path[2:-4] for path, _ in before["val"]]
+
+
+def test_frames_beside_their_video_are_not_a_second_video(tmp_path):
+    touch(tmp_path, "a/1.mp4", "a/1/00001.jpg", "a/2/00001.jpg", "b/3.mp4")
+    videos, _ = read_class_folders(tmp_path)
+    assert [(Path(path).relative_to(tmp_path).as_posix(), label) for path, label in videos] == [
+        ("a/1.mp4", 0), ("a/2", 0), ("b/3.mp4", 1)]
+
+
+def test_a_stray_jpeg_hides_no_dataset(tmp_path):
+    touch(tmp_path, "overview.jpg", "clips/a.mp4")
+    assert locate([(f"{tmp_path}/a.mp4", 0)], tmp_path) == [(f"{tmp_path}/clips/a.mp4", 0)]

@@ -482,3 +482,26 @@ def test_missing_ffmpeg_says_what_to_install(world, monkeypatch, capsys, tmp_pat
     with pytest.raises(SystemExit) as stopped:
         train.main([*SMALL, "--out", str(tmp_path / "out")])
     assert stopped.value.code == 2 and "apt-get install ffmpeg" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [["--shots", "1"], ["--val-list", "{other}"]])
+def test_a_run_does_not_go_on_with_other_videos(straight, world, tmp_path, capsys, flags):
+    run, _ = straight
+    again = tmp_path / "again"
+    again.mkdir()
+    shutil.copy(run / "step_3.pt", again)
+    lines = (world / "toyworld/val.txt").read_text().splitlines(keepends=True)
+    (tmp_path / "other.txt").write_text("".join(lines[1:]))
+    flags = [flag.format(other=tmp_path / "other.txt") for flag in flags]
+    with pytest.raises(SystemExit):
+        train.main([*SMALL, "--out", str(again), "--resume", "auto", *flags])
+    assert "--resume: the checkpoint was trained with another list of videos" in capsys.readouterr().err
+
+
+def test_training_and_testing_on_different_official_splits_is_refused(world, tmp_path, capsys):
+    shutil.copytree(world / "toyworld", tmp_path / "data")
+    for old, new in (("train.txt", "train2.txt"), ("val.txt", "val1.txt")):
+        (tmp_path / "data" / old).rename(tmp_path / "data" / new)
+    with pytest.raises(SystemExit):
+        train.main([*SMALL, "--data-root", str(tmp_path / "data"), "--out", str(tmp_path / "run")])
+    assert "the classes (and the official split) of training and testing must be the same" in capsys.readouterr().err
