@@ -57,8 +57,6 @@ def merge(weights_E: Tensor, theta_E: Tensor) -> Tensor:
     """
     if weights_E.ndim != 1 or weights_E.shape != theta_E.shape[:1]:
         raise ValueError(f"merge needs one weight per expert, got {tuple(weights_E.shape)} for {tuple(theta_E.shape)}")
-    if len(theta_E) == 1:                                        # a merged head: no sum to be made in every forward
-        return weights_E[0].to(theta_E) * theta_E[0]
     # Multiply and sum, not einsum: autocast would run a matmul in bfloat16 and round the weights (error 1e-2).
     return (weights_E.to(theta_E).view(-1, *[1] * (theta_E.ndim - 1)) * theta_E).sum(dim=0)
 

@@ -85,8 +85,12 @@ class TemporalExperts(nn.Module):
         self.down_bias = nn.Parameter(torch.zeros(num_experts, dim))
 
     def forward(self, x: Tensor, weights_E: Tensor) -> Tensor:
-        hidden = quick_gelu(F.linear(x, merge(weights_E, self.up_weight), merge(weights_E, self.up_bias)))
-        return F.linear(hidden, merge(weights_E, self.down_weight), merge(weights_E, self.down_bias))
+        def linear(x: Tensor, weight_E: Tensor, bias_E: Tensor) -> Tensor:
+            if len(weight_E) == len(weights_E) == 1:             # the merged head: scale what comes out, not the matrix
+                out = F.linear(x, weight_E[0], bias_E[0])
+                return weights_E.to(out) * out
+            return F.linear(x, merge(weights_E, weight_E), merge(weights_E, bias_E))
+        return linear(quick_gelu(linear(x, self.up_weight, self.up_bias)), self.down_weight, self.down_bias)
 
 
 class Block(nn.Module):
