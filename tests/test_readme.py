@@ -65,7 +65,7 @@ def test_every_command_is_known_to_these_tests():
     scripts = {re.sub(r"^torchrun --nproc-per-node \d+ ", "python ", c).split()[1] for c in COMMANDS}
     assert scripts == {"demo", "test", "eval.py", "train.py", "tools/pretrain_toyworld.py", "tools/picture.py",
                        "tools/toyworld_table.py", "tools/check.py", "tools/prepare.py", "tools/convert.py",
-                       "tools/compare.py"}
+                       "tools/compare.py", "tools/bench.py"}
     assert {"make demo", "make test"} <= set(COMMANDS)
     ci = (ROOT / ".ci/run").read_text()
     assert re.search("^make demo", ci, flags=re.M) and re.search("^make test$", ci, flags=re.M)
@@ -135,6 +135,13 @@ def test_the_table_of_results_is_what_its_command_prints(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
     import toyworld_table
     assert toyworld_table.main([]) in README
+
+
+def test_the_table_of_speeds_is_what_its_command_prints(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    import bench
+    bench.main(["--table"])
+    assert capsys.readouterr().out.strip() in README
 
 
 @pytest.mark.slow

@@ -48,7 +48,8 @@ GROWTH = {"frames": ((8, 16, 32), "at most linear: what weights cost does not de
           "layers": ((1, 2, 4, 8), "at most linear: the layers are, the losses do not depend on L"),
           "classes": ((100, 1000), "at most linear: the cosines are, the layers do not depend on N")}
 ONE_THREAD = ("loader", "ranks")                                 # sections, whatever --threads
-REASONS: dict[tuple[str, str], str] = {}                         # (section, name) -> why its target is not met
+REASONS = {("growth", f"step of the head: {n} layers / 1"):      # (section, name) -> why its target is not met
+           "likely the cache: one layer's weights fit, those of several do not" for n in (4, 8)}
 
 
 # --- 1. the sections: each yields rows --------------------------------------------------------------------------------
@@ -264,7 +265,8 @@ def table(lines: list[dict]) -> str:
         what = r["name"] + f" ({r['note']})" * bool(r["note"])
         number = r["reason"] if r["ratio"] is None else f"{r['ratio']:.3f}"
         between = f"{r['low']:.3f} to {r['high']:.3f}" if r["ranks"] else ""
-        met = {None: "", True: "yes", False: "no" + f": {r['reason']}" * bool(r["reason"])}[r["holds"]]
+        reason = r["reason"] or REASONS.get((r["section"], r["name"]), "")
+        met = {None: "", True: "yes", False: "no" + f": {reason}" * bool(reason)}[r["holds"]]
         out.append(f"| {r['section']} | {what} | {number} | {between} | {r['target']} | {met} |")
     ranks = dict.fromkeys(r["ranks"] for r in rows if r["ranks"])
     where = dict.fromkeys(
