@@ -204,8 +204,8 @@ def test_eval_takes_the_authors_vit_b16_with_openais_kind_of_weights(b16, world,
     mixed = {name: 0.99 * tensor + 0.01 * weights[name].float()
              for name, tensor in checkpoint["model_state_dict"].items()}
     views, classes = seen["normalise"][0][0], seen["modulation"][0][1]
-    assert views.shape == (2, 8, 3, 224, 224) and views.dtype == torch.uint8 and classes.shape == (3, 512)
-    frames = normalise(views[0], torch.tensor(OPENAI_MEAN), torch.tensor(OPENAI_STD))
+    assert views.shape == (2 * 8, 3, 224, 224) and views.dtype == torch.uint8 and classes.shape == (3, 512)
+    frames = normalise(views[:8], torch.tensor(OPENAI_MEAN), torch.tensor(OPENAI_STD))
     right = direction(*reference({**checkpoint, "model_state_dict": mixed}, frames, B16))
     found = torch.cat([direction(e_BTD, t_BTD) for e_BTD, t_BTD in seen["temporal_features"]])
     assert_close(found[0], right, rtol=0, atol=1e-5)
