@@ -20,8 +20,6 @@ import torch
 from torch import Tensor
 
 MAX_TRIES = 10            # videos tried for one training clip: in a folder without a single good one, stop
-
-
 # Containers without presentation times: where they hold B-frames, as UCF-101's and HMDB-51's .avi do, torchcodec 0.17
 # finds a frame before the one asked for, whenever it seeks. In .ts it finds others even in order.
 IN_ORDER, WRONG = (".avi", ".divx", ".mpg", ".mpeg"), (".ts",)
@@ -53,8 +51,9 @@ def random_indices(num_frames: int, T: int, rng: np.random.Generator) -> np.ndar
 
 
 def decode(path: str | Path, choose: Callable[[int], np.ndarray]) -> Tensor:
-    """The frames choose(number of frames) of a video file or a folder of JPEGs -> uint8 (*indices.shape, 3, h, w)."""
-    return (found := decode_distinct(path, choose))[0][found[1]]
+    """Frames choose(how many) of a file or a folder of JPEGs -> uint8 (*indices.shape, 3, h, w). Raises Undecodable."""
+    frames, places = decode_distinct(path, choose)
+    return frames[places]
 
 
 def decode_distinct(path: str | Path, choose: Callable[[int], np.ndarray]) -> tuple[Tensor, Tensor]:
@@ -191,8 +190,7 @@ class TestViews(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> dict:
         path, label = self.videos[index]
         try:
-            frames, places = self.views(path)
-            failed = []
+            frames, places, failed = *self.views(path), []
         except Undecodable:
             frames = torch.zeros(1, 3, self.size, self.size, dtype=torch.uint8)
             places, failed = torch.zeros(self.clips * self.crops, self.T, dtype=torch.int64), [index]

@@ -43,7 +43,10 @@ def view_cosines(model: MoTE, frames: Tensor, places_BVT: Tensor, classes_ND: Te
 @torch.no_grad()
 def evaluate(model: MoTE, videos: list[tuple[str, int]], classes_ND: Tensor, process: Process, protocol: Protocol,
              batch: int = 16, workers: int = 0) -> dict:
-    """Scores of a model on a list, as the protocol says; batch counts views per rank. The same dict on every rank."""
+    """Scores of a model on a list, as the protocol says; batch counts views per rank. The same dict on every rank.
+
+    Raises ValueError where a cosine is not finite: such a model has no score.
+    """
     model.eval()
     p = protocol
     data = TestViews(videos, p.frames, model.image_size, p.resize, p.clips, p.crops)

@@ -499,3 +499,15 @@ def test_a_tool_runs_from_anywhere_and_without_torch(tool, files, tmp_path):
     assert good.returncode == 0 and good.stderr == "" and good.stdout
     bad = subprocess.run([sys.executable, str(ROOT / script)], cwd=tmp_path, capture_output=True, text=True)
     assert bad.returncode == 2 and len(bad.stderr.splitlines()) == 1 and bad.stdout == ""
+
+
+def test_a_name_with_dots_is_whole_and_a_number_in_two_classes_is_two_videos(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    import compare
+    rows = [{"video": "catch/Mr._Bean_catch_1.avi", "label": 0, "plain": [0], "modulated": [0]},
+            {"video": "a/1.mp4", "label": 1, "plain": [1], "modulated": [1]},
+            {"video": "b/1.mp4", "label": 2, "plain": [0], "modulated": [0]}]
+    folders = [{**row, "video": row["video"].rpartition(".")[0]} for row in rows]            # the same, as JPEG folders
+    a, b = (compare.keyed({"per_video": each}, "plain") for each in (rows, folders))
+    pairs, left_out = compare.pair(a, b, 1)
+    assert len({name for name, *_ in pairs}) == 3 and not any(left_out.values())

@@ -237,3 +237,12 @@ def test_an_interrupt_is_one_line(trained, capsys, monkeypatch):
     with pytest.raises(SystemExit) as stopped:
         evaluation.main(["--checkpoint", str(trained), "--data", "toyworld-novel"])
     assert stopped.value.code == 130 and capsys.readouterr().err.strip() == "eval.py: stopped"
+
+
+def test_an_unwritable_json_and_a_split_without_its_list_are_said_before_anything_is_loaded(capsys, monkeypatch):
+    monkeypatch.setattr(evaluation, "this_process", lambda *_: pytest.fail("too late"))
+    for flags, said in ((["--json", "/proc/none/x.json"], "/proc/none/x.json"),
+                        (["--list", "a.txt", "--split", "3"], "--split 3 needs a {} in --list a.txt")):
+        with pytest.raises(SystemExit):
+            evaluation.main([*CLIP, "--data", "toyworld", *flags])
+        assert said in capsys.readouterr().err

@@ -198,3 +198,11 @@ def test_mixed_names_keep_the_order_and_leave_the_lists_as_they_were():
     own, others = ["b", "a"], [["d", "A"], ["c", "d"]]
     assert mixed_names(own, others) == ["b", "a", "d", "c"]
     assert (own, others) == (["b", "a"], [["d", "A"], ["c", "d"]])
+
+
+def test_a_draw_does_not_depend_on_the_endings_of_the_files():
+    """clip-2 sorts before clip.mp4, and after clip."""
+    names = [f"a/clip{i}" for i in ("", "-2", "-3", "_4", "5")]
+    for seed in range(5):
+        drawn = few_shot([(name, 0) for name in names], 2, seed)
+        assert few_shot([(f"{name}.mp4", 0) for name in names], 2, seed) == [(f"{path}.mp4", 0) for path, _ in drawn]
