@@ -24,8 +24,9 @@ from torch import Tensor
 from mote import toyworld
 from mote.checkpoint import build_model, interpolate, model_hash, read_checkpoint
 from mote.clip_backbone import TEMPLATES, check_templates, class_embeddings, load_clip, text_hash
-from mote.data import TestViews, Undecodable, require_decoder
+from mote.data import TestViews, Undecodable
 from mote.evaluation import NAMES, describe, evaluate, over_splits, view_cosines
+from mote.faults import require_decoder
 from mote.folders import find_folder, read_text, stem
 from mote.lists import Videos, find_classes, needs_split, official_splits, read_classes, read_split
 from mote.model import MoTE, probabilities

@@ -12,7 +12,6 @@ Dimension key   B clips   T frames   D embedding   N classes   E experts   L lay
 """
 import argparse
 import contextlib
-import json
 import sys
 from dataclasses import asdict, dataclass, field, fields
 from math import cos, pi
@@ -21,23 +20,22 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from eval import CACHE, dataset, list_hash, protocol, read_templates
-from mote.checkpoint import check_weights, read_checkpoint, save_checkpoint
+from mote.checkpoint import check_weights, read_checkpoint
 from mote.clip_backbone import class_embeddings, clip_config, load_clip, text_hash
-from mote.data import MicroBatches, TrainingClips, collate, require_decoder
-from mote.evaluation import describe, evaluate
+from mote.data import MicroBatches, TrainingClips
+from mote.evaluation import evaluate
+from mote.faults import BadVideos, Refused, Stop, Watch, agree, finite, require_decoder, watched
 from mote.merging import BETA, ETA, LAMBDA, classification_loss, draw_temperatures, merging_weights, mse_loss
 from mote.merging import total_loss as L_ALL
 from mote.model import MoTE, cosine, video_embedding
-from mote.processes import autocast, dtype_for, from_rank_0, gather, one_line_errors, plain_errors, start, this_process
+from mote.processes import autocast, dtype_for, from_rank_0, one_line_errors, plain_errors, start, this_process
 from mote.protocols import few_shot, repeated
-from mote.runs import Meter, check_resumed, find_run, header, open_run, record, restore_optimizer, table
+from mote.runs import Meter, check_resumed, evaluated, find_run, finish, header, log, open_run, record, restore, save
 from mote.temporal_experts import POSITIONS, ROUTINGS, TemporalTransformer, draw_experts
 
 # --- 1. configuration -------------------------------------------------------------------------------------------------
-MAX_BAD = 0.05            # part of the training videos that may be undecodable
 # The paper's recipe (Table 6, Section 4.1) as argparse defaults: `train.py --data NAME --help` shows those in force.
 # Not the authors' B/16 config, which has batch 192 and a CLIP learning rate of 3.5e-6.
 BACKBONES = {"ViT-B": {"layers": 4, "epochs": 30}, "ViT-L": {"layers": 6, "epochs": 20}}
@@ -91,7 +89,8 @@ class Config:
     seed: int = opt(0, "of everything random", 0)
 
     eval_every: int = opt(1, "epochs between evaluations", 1)
-    save_every: int = opt(0, "steps between step_N.pt checkpoints; 0: none (last.pt is written after every epoch)", 0)
+    save_every: int = opt(0, "steps between checkpoints, besides the one after every epoch; 0: none", 0)
+    keep: int = opt(2, "newest checkpoints to keep", 1)
     log_every: int = opt(20, "steps between log lines", 1)
     workers: int = opt(2, "decoding processes per rank", 0)
     threads: int = opt(0, "torch's threads per rank; 0: torch's choice", 0)
@@ -220,8 +219,8 @@ def run(cfg: Config) -> dict:
     if resumed:
         check_resumed(resumed, **identity)
     start(process)
-    embeddings = from_rank_0({name: class_embeddings(clip, tokenizer, classes, templates, CACHE)
-                              for name, (_, classes, _) in tests.items()} if process.first else None)
+    out, embeddings = from_rank_0((out, {name: class_embeddings(clip, tokenizer, classes, templates, CACHE)
+                                         for name, (_, classes, _) in tests.items()} if process.first else None))
     finetune_MD, dim = embeddings[cfg.data], embeddings[cfg.data].shape[1]
     torch.manual_seed(cfg.seed)
 
@@ -232,7 +231,8 @@ def run(cfg: Config) -> dict:
 
     def test(temporal: TemporalTransformer, name: str) -> dict:
         plan = protocol(name, *tests[name], templates, frames=cfg.frames, resize=model.image_size)
-        return evaluate(assemble(temporal), tests[name][0], embeddings[name], process, plan, workers=cfg.workers)
+        return evaluate(assemble(temporal), tests[name][0], embeddings[name], process, plan, workers=cfg.workers,
+                        skipped=out / "skipped.txt")
     state = resumed["model"] if resumed else {**init["model"], "finetune_classes": finetune_MD} if init else None
     if state:
         check_weights(model, state)                              # before the minutes that the next lines may take
@@ -241,12 +241,11 @@ def run(cfg: Config) -> dict:
     if state:
         model.load_state_dict(state)
     if resumed:
-        restore_optimizer(optimizer, resumed["optimizer"])
+        restore(optimizer, resumed["optimizer"])
 
     # the run folder and the header of the log
-    dtype, out = dtype_for(device, cfg.precision), from_rank_0(out)
-    if process.first:
-        open_run(out, step, drawn, tests[cfg.data][0], names)
+    dtype = dtype_for(device, cfg.precision)
+    open_run(process, out, step, drawn, tests[cfg.data][0], names)
     about = {"config": asdict(cfg), **identity, "frames": cfg.frames, "untrained": untrained,
              "torch": str(torch.__version__),
              "clip": {"backbone": cfg.backbone, "pretrained": cfg.pretrained, "config": clip_config(cfg.backbone),
@@ -260,19 +259,29 @@ def run(cfg: Config) -> dict:
     ddp = Objective(model, cfg.second_pass)
     ddp = torch.compile(ddp, dynamic=False) if cfg.compile else ddp
     ddp = nn.parallel.DistributedDataParallel(ddp, gradient_as_bucket_view=True) if process.world > 1 else ddp
-    stream = iter(torch.utils.data.DataLoader(
-        TrainingClips(train, cfg.frames, model.image_size, cfg.seed, cfg.flip, cfg.min_area),
-        batch_sampler=batches, num_workers=cfg.workers, collate_fn=collate, pin_memory=device.type == "cuda"))
-    bad, newly_bad, results, meter = set(), [], {}, Meter(device, process.world)
-    progress = tqdm(total=steps, initial=step, disable=not (process.first and sys.stderr.isatty()), unit="step")
-    say = say if progress.disable else lambda text, **_: progress.write(text)               # lines above the bar
-    while step < steps:
+    watch, refused = Watch(train, cfg.workers, out / "skipped.txt"), Refused(out / "refused.jsonl", process)
+    clips = TrainingClips(train, cfg.frames, model.image_size, cfg.seed, cfg.flip, cfg.min_area, watch)
+    stream = watched(clips, batches, watch, cfg.workers, pin_memory=device.type == "cuda")
+    meter, bad, stop = Meter(process, resumed), BadVideos(train, resumed), Stop()
+    results, done = {}, from_rank_0(evaluated(out))
+    while True:
+        epoch, epoch_ends = step // every, step % every == 0 < step
+        if epoch_ends and (epoch % cfg.eval_every == 0 or step == steps):
+            for name in [name for name in tests if step == steps or name == cfg.data if (step, name) not in done]:
+                result = test(model.temporal.merged(), name)     # with the experts merged, Eq. 6
+                results[name] = record(process, out, {"step": step, "epoch": epoch, "data": name, **meter.named(),
+                                                      **result})
+            meter.restart()                                      # neither this nor saving is clips/s
+        if step == steps:
+            break
         model.train().visual.train(cfg.clip_lr > 0)              # a frozen tower keeps its running statistics too
+        refused.remember(model.visual)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step / every, group["peak"], cfg.epochs, cfg.warmup)
+        losses, videos = [], []
         for i in range(cfg.accumulate):
             batch = meter.wait_for(stream)
-            newly_bad += batch["failed"]
+            bad.new, videos = bad.new + batch["failed"], videos + batch["index"].tolist()
             m = i * process.world + process.rank
             inputs = batch["frames"], batch["label"], *draws(cfg, step, m)
             # The global generator serves towers with dropout alone: a function of the step too.
@@ -280,50 +289,33 @@ def run(cfg: Config) -> dict:
             syncs = i == cfg.accumulate - 1 or process.world == 1
             with contextlib.nullcontext() if syncs else ddp.no_sync():      # around forward and backward
                 with autocast(device, dtype):
-                    losses = ddp(*(tensor.to(device, non_blocking=True) for tensor in inputs))
-                (L_ALL(*losses, cfg.weight_merged, cfg.weight_mse) / cfg.accumulate).backward()     # Eq. 10
-            meter.add(losses, len(batch["label"]))
-        optimizer.step()
-        optimizer.zero_grad()
+                    three = ddp(*(tensor.to(device, non_blocking=True) for tensor in inputs))
+                (L_ALL(*three, cfg.weight_merged, cfg.weight_mse) / cfg.accumulate).backward()      # Eq. 10
+            losses.append(torch.stack(three).detach())
         step += 1
-        progress.update()
-        epoch, epoch_ends = step // every, step % every == 0
-        if log_now := step % cfg.log_every == 0 or epoch_ends:
-            (expert, merged, mse), speed = meter.read()
-            loss = L_ALL(expert, merged, mse, cfg.weight_merged, cfg.weight_mse)
-            rates = "/".join(f"{group['lr']:.1e}" for group in optimizer.param_groups)
-            say(f"step {step}/{steps}  epoch {step / every:.2f}  loss {loss:.3f}  expert {expert:.3f}  "
-                f"merged {merged:.3f}  mse {mse:.3f}  lr {rates}  {speed}", flush=True)
-            for path in sorted({train[index][0] for index in gather(newly_bad)} - bad):
-                bad.add(path)
-                say(f"cannot decode {path}: another video is drawn in its place ({len(bad)} so far)")
-        if epoch_ends and (epoch % cfg.eval_every == 0 or step == steps):
-            for name in tests if step == steps else [cfg.data]:                  # with the experts merged, Eq. 6
-                results[name] = dict(step=step, epoch=epoch, data=name, loss_expert=expert, loss_merged=merged,
-                                     loss_mse=mse, **test(model.temporal.merged(), name))
-                say(f"epoch {epoch}, {describe(results[name])}", flush=True)
-                if process.first:
-                    record(out, results[name])
-        files = ["last.pt"] * epoch_ends + [f"step_{step}.pt"] * (cfg.save_every > 0 and step % cfg.save_every == 0)
-        for file in files if process.first else []:
-            save_checkpoint(out / file, {"model": model.state_dict(), "optimizer": optimizer.state_dict(),
-                                         "step": step, **about})
-        if len(bad) > MAX_BAD * len(drawn):
-            raise ValueError(f"{len(bad)} of {len(drawn)} training videos are undecodable: more than {MAX_BAD:.0%}")
-        if log_now:                                                  # here: evaluating and saving are not clips/s
-            newly_bad = []
-            meter.restart()
-    progress.close()
+        stopping, refusing = agree(device, bool(stop.came), ~finite(losses, model.parameters()))
+        if refusing:
+            say(refused.write_down(step, losses, [train[index][0] for index in videos]), flush=True)
+        else:
+            optimizer.step()
+            meter.add(torch.stack(losses).tolist(), len(videos))
+        optimizer.zero_grad()
+        log_now, ends = step % cfg.log_every == 0 or step % every == 0, stopping or refused.too_often
+        save_now = ends or step % every == 0 or (cfg.save_every > 0 and step % cfg.save_every == 0)
+        if log_now:
+            say(log(meter, step, steps, every, cfg.weight_merged, cfg.weight_mse, optimizer), flush=True)
+        for line in bad.report() if log_now or save_now else ():
+            say(line)
+        if save_now:
+            save(process, out, cfg.keep, {"model": model.state_dict(), "optimizer": optimizer.state_dict(),
+                                          "step": step, "meter": meter.state(), "undecodable": bad.known, **about})
+        refused.check(), bad.check(len(drawn))
+        if stopping:
+            stop.leave(step, process)
 
     # the table
-    results = {name: results.get(name) or test(model.temporal.merged(), name) for name in tests}
-    rows = {"untrained CLIP, frames averaged": untrained,
-            "trained": {name: r["plain"]["top1"] for name, r in results.items()},
-            "trained, with modulation": {name: r["modulated"]["top1"] for name, r in results.items()}}
-    say(f"\n{table(rows)}")
-    if process.first:
-        (out / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
-    return rows
+    return finish(process, out, untrained, {name: results.get(name) or test(model.temporal.merged(), name)
+                                            for name in tests})
 
 
 if __name__ == "__main__":

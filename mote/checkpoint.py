@@ -8,6 +8,7 @@ runs code from a file (`weights_only=True`).
 """
 import hashlib
 import os
+import zipfile
 from pathlib import Path
 
 import torch
@@ -29,6 +30,10 @@ def save_checkpoint(path: str | Path, checkpoint: dict) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
+    except RuntimeError as error:                                # torch's zip writer, where the disk is full
+        raise OSError(f"cannot write {path}: {str(error).splitlines()[0]}") from None
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
         part.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)                   # the rename itself must reach the disk too
@@ -45,12 +50,14 @@ def read_file(path: Path):
     if is_torchscript(path):
         raise ValueError(f"cannot read {path}: a TorchScript archive, not a checkpoint")
     try:
+        if zipfile.is_zipfile(path) and (damaged := zipfile.ZipFile(path).testzip()):
+            raise ValueError(f"{damaged} is not what was written")          # torch.load does not look at checksums
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:                                   # torch raises its own, pickle's, zip's and IO errors
         with open(path, "rb") as file:                           # a zip, or torch's older format; else any file at all
             pickled = file.read(1) in (b"P", b"\x80")
         needs_code = pickled and "weights_only" in str(error) and "Unsupported" in str(error)
-        reason = "it needs code to unpickle, which is never run" if needs_code else "truncated, or not a checkpoint"
+        reason = "it needs code to unpickle, which is never run" if needs_code else "damaged, or not a checkpoint"
         raise ValueError(f"cannot read {path}: {reason}") from None
 
 

@@ -222,7 +222,8 @@ def class_embeddings(clip: nn.Module, tokenizer: Tokenizer, names: list[str], te
         key = json.dumps([text_hash(clip), list(names), list(templates)])
         file = Path(cache) / f"classes-{hashlib.sha256(key.encode()).hexdigest()[:20]}.pt"
         try:
-            return torch.load(file, weights_only=True)
+            if zipfile.ZipFile(file).testzip() is None:           # torch.load does not look at checksums
+                return torch.load(file, weights_only=True)
         except Exception:                                         # not there yet, or damaged: compute it
             pass
     sentences = [template.replace("{}", name) for name in names for template in templates]

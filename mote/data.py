@@ -11,6 +11,7 @@ Dimension key   V views per video   T frames per clip   c h w pixels (only here)
 Copy alone: needs torch, numpy, torchvision and torchcodec (which needs FFmpeg's libraries).
 Differs from the authors' code: no resize before the random crop; segments do not overlap; torchcodec, not decord.
 """
+import contextlib
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,8 +21,9 @@ import torch
 from torch import Tensor
 
 MAX_TRIES = 10            # videos tried for one training clip: in a folder without a single good one, stop
-# Containers without presentation times: where they hold B-frames, as UCF-101's and HMDB-51's .avi do, torchcodec 0.17
-# finds a frame before the one asked for, whenever it seeks. In .ts it finds others even in order.
+MAX_PIXELS = 2**25        # of a frame, 8K: a damaged header may claim any size, and decoding would ask for the memory
+# Containers without presentation times: with B-frames in them, as UCF-101's and HMDB-51's .avi, torchcodec 0.17 finds
+# a frame before the one asked for, whenever it seeks. In .ts it finds others even in order.
 IN_ORDER, WRONG = (".avi", ".divx", ".mpg", ".mpeg"), (".ts",)
 
 
@@ -69,12 +71,13 @@ def decode_distinct(path: str | Path, choose: Callable[[int], np.ndarray]) -> tu
                 raise ValueError(f"a folder without .jpg or .jpeg files, or with several kinds of them: {kinds[:3]}")
             indices = choose(len(files))
             distinct, back = np.unique(indices, return_inverse=True)
+            check_size(*np.max([jpeg_size(files[i].read_bytes()) for i in distinct], axis=0))
             frames = torch.stack([decode_jpeg(files[i], mode="RGB") for i in distinct])
         else:
             from torchcodec.decoders import VideoDecoder
-
             # Made in the worker: a decoder does not survive a fork. More threads in a worker only slow it.
             decoder = VideoDecoder(path, num_ffmpeg_threads=1)
+            check_size(decoder.metadata.height, decoder.metadata.width)
             indices = choose(len(decoder))
             distinct, back = np.unique(indices, return_inverse=True)
             frames = read_frames(path, decoder, distinct.tolist())
@@ -86,10 +89,22 @@ def decode_distinct(path: str | Path, choose: Callable[[int], np.ndarray]) -> tu
     return frames, torch.from_numpy(back.reshape(np.shape(indices)))
 
 
+def check_size(h: int | None, w: int | None) -> None:
+    if (h or 0) * (w or 0) > MAX_PIXELS:
+        raise ValueError(f"the header claims {w} x {h} pixels: more than {MAX_PIXELS}, not decoded")
+
+
+def jpeg_size(file: bytes) -> tuple[int, int]:
+    """h, w as its header says, which stands behind segments of ff, kind, length, ... Raises IndexError without one."""
+    at = 2
+    while not 0xC0 <= file[at + 1] <= 0xCF or file[at + 1] in (0xC4, 0xC8, 0xCC):
+        at += 2 + int.from_bytes(file[at + 2:at + 4], "big")
+    return tuple(int.from_bytes(file[at + i:at + i + 2], "big") for i in (5, 7))
+
+
 def read_frames(path: Path, decoder, distinct: list[int]) -> Tensor:
     """Frames of a sorted list. For the last one or two that torchcodec cannot reach, the one before stands in."""
     from torchcodec.decoders import VideoDecoder
-
     last, frames = len(decoder) - 1, []
     if path.suffix.lower() in WRONG:
         raise ValueError("torchcodec mistakes the frames of this container: re-encode it (tools/prepare.py)")
@@ -108,15 +123,6 @@ def read_frames(path: Path, decoder, distinct: list[int]) -> Tensor:
                 raise
         frames += [frame] * (i in distinct)
     return torch.stack(frames)
-
-
-def require_decoder() -> None:
-    """Raise OSError, saying what to install, where torchcodec cannot load FFmpeg's libraries."""
-    try:
-        import torchcodec.decoders  # noqa: F401
-    except (ImportError, RuntimeError, OSError) as error:
-        raise OSError("torchcodec cannot load FFmpeg's shared libraries (versions 4 to 9): apt-get install ffmpeg, or "
-                      f"brew install ffmpeg ({str(error).strip().splitlines()[0][:100]})") from None
 
 
 def view_crops(frames: Tensor, size: int, resize: int, crops: int = 1) -> Tensor:
@@ -139,12 +145,12 @@ def view_crops(frames: Tensor, size: int, resize: int, crops: int = 1) -> Tensor
 
 
 class TrainingClips(torch.utils.data.Dataset):
-    """(epoch, index) -> {frames (T, 3, s, s) uint8, label, failed: indices of the videos that could not be decoded}."""
+    """(epoch, index) -> {frames (T, 3, s, s) uint8, label, index of the video, failed: indices of undecodable ones}."""
 
     def __init__(self, videos: list[tuple[str, int]], T: int, size: int, seed: int, flip: bool = True,
-                 min_area: float = 0.08):
+                 min_area: float = 0.08, watch: Callable = contextlib.nullcontext):
         from torchvision.transforms import v2
-        self.videos, self.T, self.seed = videos, T, seed
+        self.videos, self.T, self.seed, self.watch = videos, T, seed, watch
         self.transform = v2.Compose([                            # on (T, 3, h, w): one decision for a whole clip
             v2.RandomResizedCrop(size, scale=(min_area, 1), ratio=(3 / 4, 4 / 3), antialias=True),
             v2.RandomHorizontalFlip(0.5 if flip else 0),         # not where left and right are classes
@@ -155,20 +161,20 @@ class TrainingClips(torch.utils.data.Dataset):
         return len(self.videos)
 
     def __getitem__(self, key: tuple[int, int]) -> dict:
-        epoch, index = key
+        (epoch, index), failed = key, []
         rng = np.random.default_rng((self.seed, epoch, index))
-        failed = []
         for _ in range(MAX_TRIES):
             path, label = self.videos[index]
             try:
-                frames = decode(path, lambda n: random_indices(n, self.T, rng))
+                with self.watch(index):                          # of mote/faults.py, or nothing
+                    frames = decode(path, lambda n: random_indices(n, self.T, rng))
             except Undecodable:
                 failed.append(index)
                 index = int(rng.integers(len(self.videos)))
                 continue
             with torch.random.fork_rng(devices=[]):              # torchvision draws from the global generator
                 torch.default_generator.manual_seed(int(rng.integers(2**63)))
-                return {"frames": self.transform(frames), "label": label, "failed": failed}
+                return {"frames": self.transform(frames), "label": label, "index": index, "failed": failed}
         raise Undecodable(f"{MAX_TRIES} videos in a row could not be decoded, the last: {self.videos[failed[-1]][0]}")
 
 
@@ -180,9 +186,9 @@ class TestViews(torch.utils.data.Dataset):
     __test__ = False                                             # its name is not a test's, whatever pytest thinks
 
     def __init__(self, videos: list[tuple[str, int]], T: int, size: int, resize: int | None = None, clips: int = 1,
-                 crops: int = 1):
+                 crops: int = 1, watch: Callable = contextlib.nullcontext):
         self.videos, self.T, self.size, self.resize = videos, T, size, resize or size
-        self.clips, self.crops = clips, crops
+        self.clips, self.crops, self.watch = clips, crops, watch
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -190,7 +196,8 @@ class TestViews(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> dict:
         path, label = self.videos[index]
         try:
-            frames, places, failed = *self.views(path), []
+            with self.watch(index):
+                frames, places, failed = *self.views(path), []
         except Undecodable:
             frames = torch.zeros(1, 3, self.size, self.size, dtype=torch.uint8)
             places, failed = torch.zeros(self.clips * self.crops, self.T, dtype=torch.int64), [index]
@@ -206,22 +213,20 @@ class TestViews(torch.utils.data.Dataset):
 
 def collate(samples: list[dict]) -> dict:
     """A list of samples -> one batch; `failed` is one list of all that failed, test frames one row of all frames."""
-    batch = {"label": torch.tensor([s["label"] for s in samples]),
+    batch = {**{key: torch.tensor([s[key] for s in samples]) for key in ("label", "index")},
              "failed": [index for s in samples for index in s["failed"]]}
     if "places" not in samples[0]:
         return {"frames": torch.stack([s["frames"] for s in samples]), **batch}
     firsts = np.cumsum([0, *(len(s["frames"]) for s in samples)]).tolist()
     return {"frames": torch.cat([s["frames"] for s in samples]), **batch,
-            "places": torch.stack([s["places"] + first for s, first in zip(samples, firsts)]),
-            "index": torch.tensor([s["index"] for s in samples])}
+            "places": torch.stack([s["places"] + first for s, first in zip(samples, firsts)])}
 
 
 class MicroBatches:
     """A batch sampler for TrainingClips: for each step from `start` on, this rank's micro-batches of the global batch.
 
     The global batch of a step is a function of (seed, step): a slice of the epoch's permutation, cut into
-    world x accumulate micro-batches; rank r has number r, r + world, ... The end of an epoch that fills no batch is
-    left out.
+    world x accumulate micro-batches; rank r has number r, r + world, ... What fills no batch at an epoch's end is left.
     """
 
     def __init__(self, num_videos: int, batch: int, epochs: int, seed: int, rank: int = 0, world: int = 1,
@@ -234,9 +239,6 @@ class MicroBatches:
         self.steps_per_epoch, self.stop = num_videos // batch, num_videos // batch * epochs
         self.num_videos, self.batch, self.seed, self.start = num_videos, batch, seed, start
         self.mine, self.micro = range(rank, world * accumulate, world), batch // (world * accumulate)
-
-    def __len__(self) -> int:
-        return max(0, self.stop - self.start) * len(self.mine)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for step in range(self.start, self.stop):

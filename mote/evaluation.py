@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .data import TestViews, collate
+from .data import TestViews
+from .faults import Watch, watched
 from .model import MoTE, cosine, video_embedding
 from .processes import Process, autocast, gather
 from .protocols import Protocol, half_class_draws, mean_and_std
@@ -42,19 +43,19 @@ def view_cosines(model: MoTE, frames: Tensor, places_BVT: Tensor, classes_ND: Te
 
 @torch.no_grad()
 def evaluate(model: MoTE, videos: list[tuple[str, int]], classes_ND: Tensor, process: Process, protocol: Protocol,
-             batch: int = 16, workers: int = 0) -> dict:
+             batch: int = 16, workers: int = 0, skipped: Path | None = None) -> dict:
     """Scores of a model on a list, as the protocol says; batch counts views per rank. The same dict on every rank.
 
-    Raises ValueError where a cosine is not finite: such a model has no score.
+    skipped: a file of the videos that no worker is to touch (mote/faults.py). Raises ValueError where a cosine is not
+    finite or no video could be decoded: there is no score.
     """
     model.eval()
-    p = protocol
-    data = TestViews(videos, p.frames, model.image_size, p.resize, p.clips, p.crops)
-    mine = torch.utils.data.Subset(data, range(process.rank, len(videos), process.world))
-    loader = torch.utils.data.DataLoader(mine, max(1, batch // (p.clips * p.crops)), num_workers=workers,
-                                         collate_fn=collate, pin_memory=process.device.type == "cuda")
+    p, watch = protocol, Watch(videos, workers, skipped)
+    data = TestViews(videos, p.frames, model.image_size, p.resize, p.clips, p.crops, watch)
+    mine, size = range(process.rank, len(videos), process.world), max(1, batch // (p.clips * p.crops))
+    keys = [list(mine[i:i + size]) for i in range(0, len(mine), size)]
     classes_ND, parts, failed = classes_ND.to(process.device), [], []
-    for one in loader:
+    for one in watched(data, keys, watch, workers, process.device.type == "cuda"):
         failed += one["failed"]
         with autocast(process.device, p.precision):
             frames, places = (one[key].to(process.device, non_blocking=True) for key in ("frames", "places"))
@@ -66,6 +67,8 @@ def evaluate(model: MoTE, videos: list[tuple[str, int]], classes_ND: Tensor, pro
         cosines[index] = cosine_B2N
     labels, decoded = torch.tensor([label for _, label in videos]), torch.ones(len(videos), dtype=torch.bool)
     decoded[failed] = False
+    if not decoded.any():
+        raise ValueError(f"none of the {len(videos)} videos could be decoded, such as {videos[0][0]}")
     if not cosines[decoded].isfinite().all():
         raise ValueError("the model gives numbers that are not finite: it has no score")
     best = {name: cosines[:, i].topk(min(5, len(classes_ND)), dim=1).indices for i, name in enumerate(NAMES)}

@@ -6,7 +6,10 @@ torchrun says so in the environment (RANK, WORLD_SIZE, LOCAL_RANK); without it, 
 import argparse
 import contextlib
 import os
+import re
+import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -17,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 PRECISIONS = ("fp32", "tf32", "bf16")
+GONE = re.compile("gloo|NCCL|Connection (closed|reset)|Broken pipe|Timed out|store")    # what torch says of lost peers
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,7 @@ def one_line_errors(script: str) -> Iterator[None]:
     MOTE_TRACEBACK=1 lets it through, for whoever suspects a mistake of ours.
     """
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"      # one line too, without our source
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     except KeyboardInterrupt:
@@ -131,8 +136,17 @@ def one_line_errors(script: str) -> Iterator[None]:
             where = f" on rank {rank}"
         print(f"{script}: error{where}: {' '.join(text.split())}", file=sys.stderr, flush=True)
         raise SystemExit(2) from None
+    except RuntimeError as error:
+        if not (dist.is_initialized() and GONE.search(str(error))):
+            raise
+        print(f"{script}: error on rank {os.environ.get('RANK')}: another rank is gone, see its own line above or "
+              "torchrun's summary below", file=sys.stderr, flush=True)
+        raise SystemExit(1) from None
     finally:
         stop()
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

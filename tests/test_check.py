@@ -448,7 +448,7 @@ def test_an_absurd_size_is_flagged_and_not_decoded(tmp_path, run, videos, monkey
     hmdb(tmp_path / "data", videos)
     content = torch.zeros(9, 3, 32, 48, dtype=torch.uint8)
     VideoEncoder(content, frame_rate=10).to_file(tmp_path / "data" / FIRST, codec="mpeg4")
-    monkeypatch.setattr(check_videos, "LARGEST", 40)
+    monkeypatch.setattr(check_videos, "MAX_PIXELS", 47 * 32)
     monkeypatch.setattr(check_videos, "decode", lambda path, choose: os._exit(1) if FIRST in path else
                         decode(path, choose))
     _, findings, _ = run()

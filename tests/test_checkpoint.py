@@ -134,7 +134,7 @@ def test_a_truncated_checkpoint_is_refused(saved, tmp_path, part):
     save_checkpoint(tmp_path / "last.pt", saved)
     whole = (tmp_path / "last.pt").read_bytes()
     (tmp_path / "last.pt").write_bytes(whole[:int(part * len(whole))])
-    assert "truncated, or not a checkpoint" in refused(tmp_path / "last.pt")
+    assert "damaged, or not a checkpoint" in refused(tmp_path / "last.pt")
 
 
 @pytest.mark.parametrize("how", ["torch", "pickle"])

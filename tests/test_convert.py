@@ -128,7 +128,7 @@ MISTAKES = {
     "no arguments": ([], "the following arguments are required"),
     "nothing there": (["none.pt", "x.pt"], "no checkpoint at none.pt"),
     "a folder without a checkpoint": (["folder", "x.pt"], "no checkpoint at folder/last.pt"),
-    "text": (["text.pt", "x.pt"], "cannot read text.pt: truncated, or not a checkpoint"),
+    "text": (["text.pt", "x.pt"], "cannot read text.pt: damaged, or not a checkpoint"),
     "something else": (["list.pt", "x.pt"], "neither a checkpoint of train.py nor in the authors' format"),
     "no folder to write to": (["theirs.pt", "nowhere/x.pt"], "nowhere/x.pt: no such folder"),
     "weights already": (["weights.pt", "x.pt"], "plain weights already, which --pretrained takes"),

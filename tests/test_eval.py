@@ -185,7 +185,7 @@ MISTAKES = {
     "missing video": (["--video", "none.mp4", "--classes", "a, b"], "--video none.mp4: no such file"),
     "unreadable video": (["--video", "{text}", "--classes", "a, b"], "--video "),
     "missing checkpoint": (["--checkpoint", "none.pt", "--data", "toyworld"], "no checkpoint at none.pt"),
-    "no pickle": (["--checkpoint", "{text}", "--data", "toyworld"], "truncated, or not a checkpoint"),
+    "no pickle": (["--checkpoint", "{text}", "--data", "toyworld"], "damaged, or not a checkpoint"),
     "other classes file": (["--data", "toyworld", "--list", "{list}", "--class-names", "{text}"], "expected `id,name`"),
     "crops": (["--data", "toyworld", "--crops", "2"], "invalid choice"),
     "resize below the image": (["--data", "toyworld", "--resize", "20"], "resize at least the model's 40"),

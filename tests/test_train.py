@@ -19,11 +19,12 @@ import torch
 
 import mote
 import train
+from mote.data import collate
 from mote.temporal_experts import TemporalTransformer
 
 ROOT = Path(train.__file__).parent
 SMALL = ["--data", "toyworld", "--threads", "1", "--workers", "0", "--epochs", "2", "--batch", "16", "--log-every", "1",
-         "--eval-every", "2", "--zero-shot", "toyworld-novel", "--layers", "2"]
+         "--eval-every", "2", "--zero-shot", "toyworld-novel", "--layers", "2", "--keep", "99"]
 
 
 def checkpoint(run: Path, name: str = "last.pt") -> dict:
@@ -272,7 +273,7 @@ def test_loss_falls_on_a_tiny_fixed_batch(world):
     classes = train.class_embeddings(clip, tokenizer, names)
     pixels = clip.image_mean, clip.image_std
     model = train.MoTE(clip.visual, TemporalTransformer(64, 1), classes, clip.logit_scale, *pixels)
-    batch = train.collate([train.TrainingClips(videos[:8], 4, 40, 0)[0, i] for i in range(8)])
+    batch = collate([train.TrainingClips(videos[:8], 4, 40, 0)[0, i] for i in range(8)])
     objective, optimizer = train.Objective(model, True), train.build_optimizer(model, config)
     for group in optimizer.param_groups:
         group["lr"] = 3e-4
@@ -300,7 +301,7 @@ def fixed_batch(world):
     torch.manual_seed(0)
     model = train.MoTE(clip.visual, TemporalTransformer(64, 1), train.class_embeddings(clip, tokenizer, names),
                        clip.logit_scale, clip.image_mean, clip.image_std)
-    return model.train(), train.collate([train.TrainingClips(videos[:4], 4, 40, 0)[0, i] for i in range(4)])
+    return model.train(), collate([train.TrainingClips(videos[:4], 4, 40, 0)[0, i] for i in range(4)])
 
 
 def test_checkpointed_activations_give_the_same_gradients(fixed_batch):
@@ -379,7 +380,7 @@ def test_more_than_a_twentieth_undecodable_stops_the_run_in_one_line(world, tmp_
         train.main([*SMALL, "--log-every", "99", "--data-root", str(copy), "--zero-shot", "",
                     "--out", str(tmp_path / "r")])
     assert stopped.value.code == 2
-    assert "more than 5%" in capsys.readouterr().err
+    assert "over 5%" in capsys.readouterr().err
     assert checkpoint(tmp_path / "r")["step"] == 5                            # the epoch that found them is not lost
 
 
@@ -434,7 +435,7 @@ MISTAKES = {                                                                  # 
     "nothing to train": (["--layers", "0", "--clip-lr", "0"], "nothing to train"),
     "missing checkpoint": (["--resume", "none.pt"], "no checkpoint at none.pt"),
     "missing init": (["--init", "none.pt"], "no checkpoint at none.pt"),
-    "truncated checkpoint": (["--init", "{truncated}"], "truncated, or not a checkpoint"),
+    "truncated checkpoint": (["--init", "{truncated}"], "damaged, or not a checkpoint"),
     "other architecture": (["--init", "{run}", "--layers", "3"], "of another architecture: temporal.blocks.2."),
     "authors' file to resume": (["--resume", "{official}"], "no optimizer in it"),
     "resume auto without a folder": (["--resume", "auto"], "--resume auto needs --out"),

@@ -175,7 +175,7 @@ def demo_seconds(arguments: list[str]) -> Counter:
         spent["training steps"] += time.perf_counter() - last[0]                 # since the batch came
     places = ((toyworld, "ready", "generating videos"), (train, "class_embeddings", "class embeddings"),
               (train, "evaluate", lambda model, *_: "evaluation" if model.temporal.blocks else "untrained evaluation"),
-              (train.Meter, "wait_for", "waiting for data"), (train, "save_checkpoint", "saving"))
+              (train.Meter, "wait_for", "waiting for data"), (train, "save", "saving"))
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         for owner, name, part in places:

@@ -21,10 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mote.data import Undecodable, decode, segment_indices
+from mote.data import MAX_PIXELS, Undecodable, decode, segment_indices
 
 DEPTHS = ("none", "first", "some", "all")                        # each sees what those before it see
-LARGEST = 16384                                                  # pixels a side; more are not decoded
 T = 8                                                            # frames of a clip
 
 
@@ -42,7 +41,7 @@ def read_header(path: str, seen: dict) -> list[str] | None:
     header = decoder.metadata
     n, claimed, lasts = len(decoder), header.num_frames_from_header, header.duration_seconds
     seen |= {"frames": n, "height": header.height, "width": header.width, "seconds": lasts}
-    if max(header.height or 0, header.width or 0) > LARGEST:
+    if (header.height or 0) * (header.width or 0) > MAX_PIXELS:
         return ["absurd size", f"{header.width} x {header.height} pixels"]
     whole = header.duration_seconds_from_header
     if whole is None:                                            # .mkv, .webm: of all streams

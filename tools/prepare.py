@@ -35,7 +35,8 @@ import torch
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from mote.data import TrainingClips, Undecodable, require_decoder  # noqa: E402
+from mote.data import TrainingClips, Undecodable  # noqa: E402
+from mote.faults import require_decoder  # noqa: E402
 from mote.folders import VIDEO_ENDINGS  # noqa: E402
 from mote.processes import one_line_errors, plain_errors  # noqa: E402
 
