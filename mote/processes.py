@@ -64,7 +64,15 @@ def start(process: Process) -> None:
     if process.device.type == "cuda":
         torch.cuda.set_device(process.device)
     if process.world > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if process.device.type == "cuda" else "gloo")
+        backend, env = "nccl" if process.device.type == "cuda" else "gloo", os.environ
+        if env.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" or env["LOCAL_WORLD_SIZE"] != env["WORLD_SIZE"]:
+            dist.init_process_group(backend)
+            return
+        # A restart gets the store of the ranks that died, their addresses in it: give it a part of its own. Not on
+        # several machines: each counts its own restarts; there, TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 (pytorch #135712).
+        store, rank, world = next(dist.rendezvous("env://"))
+        part = dist.PrefixStore(f"restart {env['TORCHELASTIC_RESTART_COUNT']}", store)
+        dist.init_process_group(backend, store=part, rank=rank, world_size=world)
 
 
 def stop() -> None:

@@ -33,6 +33,7 @@ sys.path.insert(0, str(ROOT))        # but no import of mote up here: that torch
 Findings = Iterator[tuple]           # good?, what was found, what to do about it, "warn" where WRONG would be too much
 TOGETHER = "pip install --upgrade torch torchvision torchcodec, in one command and from one index"
 FFMPEG = "apt-get install ffmpeg, conda install ffmpeg, or brew install ffmpeg"
+HUNG = 60                            # seconds for one video
 
 
 def size(n: float) -> str:
@@ -186,7 +187,7 @@ def decoding(o: Namespace) -> Findings:
     videos = random.Random(c.seed).sample(videos, min(o.videos, len(videos)))
     loader = torch.utils.data.DataLoader(
         TrainingClips(videos, c.frames, o.side, c.seed), batch_sampler=[[(0, i)] for i in range(len(videos))],
-        num_workers=1, prefetch_factor=1, timeout=60, collate_fn=collate)
+        num_workers=1, prefetch_factor=1, timeout=HUNG, collate_fn=collate)
     check = f"python tools/check.py --data {c.data} --data-root {dataset_folder(c.data, c.data_root, quiet)}"
     came, bad = [], []
     try:

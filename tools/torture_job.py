@@ -66,7 +66,12 @@ def with_faults(fault: dict, arguments: list[str]) -> None:
     train.agree, train.Objective.forward, os.fsync = agree_and_do, poisoned_forward, slow_fsync
     data.decode_distinct = fatal_decode
     faults.HUNG, faults.POLL = fault.get("hung", faults.HUNG), fault.get("poll", faults.POLL)
-    train.main(arguments)
+    try:
+        train.main(arguments)
+    except SystemExit as ended:
+        if "status" in fault:                                    # torchrun does not tell
+            Path(f"{fault['status']}.{os.environ.get('RANK', 0)}").write_text(str(ended.code))
+        raise
 
 
 class Poison(torch.autograd.Function):
@@ -92,6 +97,7 @@ class Job:
         self.environment = {**os.environ, "MOTE_DATA": str(folder / "data"), "XDG_CACHE_HOME": str(folder / "cache"),
                             "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
         self.references: dict[int, Path] = {}
+        self.seconds = 0.0                                       # of the undisturbed run on one rank
 
     def new(self) -> Path:
         self.runs += 1
@@ -135,9 +141,11 @@ class Job:
     def reference(self, ranks: int = 1) -> Path:
         """A run that nothing happened to."""
         if ranks not in self.references:
-            run = self.references[ranks] = self.new()
+            run, begin = self.new(), time.monotonic()
+            self.references[ranks] = run
             if status := self.finish(run, ranks=ranks):
                 raise RuntimeError(f"the undisturbed run ended with {status}:\n{self.log(run)}")
+            self.seconds = self.seconds or time.monotonic() - begin
         return self.references[ranks]
 
 

@@ -30,28 +30,32 @@ class Trial(NamedTuple):
 def kills(job: Job, quick: bool) -> Iterator[Trial]:
     """kill -9 at random moments, every other time inside a checkpoint write."""
     chance, reference, lives = random.Random(0), job.reference(), 4 if quick else 50
-    run, took = job.new(), 12.0
-    for life in range(lives):
-        inside = life % 2 == 1
-        process, begin = job.start(run, fault={"slow_save": 0.05}), time.monotonic()
-        moment = begin + chance.uniform(2, took)
-        while process.poll() is None and time.monotonic() < (begin + took if inside else moment):
-            if inside and time.monotonic() > begin + chance.uniform(2, took) and list(run.glob(".*.pt.*")):
-                break
+    run, life = job.new(), 0
+    while life < lives:
+        inside, begin = life % 2 == 1, time.monotonic()
+        process, moment = job.start(run, fault={"slow_save": 0.05}), begin + chance.uniform(0.3, 1) * job.seconds
+        while process.poll() is None and (time.monotonic() < moment or inside and not list(run.glob(".*.pt.*"))):
             time.sleep(0.002)
+        ended = process.poll() is not None
         process.kill()
         process.wait()
+        if ended:                                                # before the moment came: not killed
+            status = process.returncode
+            yield Trial("the end after several kills", f"exit status {status}" if status else
+                        difference(run, reference))
+            run = job.new()
+            continue
+        life += 1
         steps = [int(line.split()[1].split("/")[0]) for line in job.log(run).splitlines() if line.startswith("step ")]
         newest = newest_checkpoint(run) if run.exists() else None
         repeated = (steps[-1] if steps else 0) - (newest["step"] if newest else 0)
         failure = unreadable(run) or (f"{repeated} steps are repeated" if repeated > 1 else "")
         where = "a checkpoint write" if inside else f"{time.monotonic() - begin:.1f} s"
         yield Trial(f"killed in {where}, step {steps[-1] if steps else 0}", failure)
-        if life % 5 == 4 or life == lives - 1:
+        if life == lives:
             status = job.finish(run)
             yield Trial("the end after several kills", f"exit status {status}" if status else
                         difference(run, reference))
-            run = job.new()
 
 
 def signals(job: Job, quick: bool) -> Iterator[Trial]:
@@ -60,15 +64,14 @@ def signals(job: Job, quick: bool) -> Iterator[Trial]:
     for ranks, sent in cases[::3] if quick else cases:
         for step in (3,) if quick else (1, 4, 5, 9):             # 5: the end of an epoch, before its evaluation
             run = job.new()
-            process = job.start(run, ranks=ranks)
+            process = job.start(run, ranks=ranks, fault={"status": f"{run}.status"})
             job.wait_for(run, f"step {step}/", process)
             process.send_signal(sent)
             status, what = job.wait(process), f"{sent.name} on {ranks} ranks after step {step}"
             log = job.log(run)
             failure = "" if log.count("saved at step") == 1 else f"no word of saving: {log[-200:]}"
-            failure = failure or (f"exit status {status}" if ranks == 1 and status != 143 else "")
-            failure = failure or ("a rank did not leave with 143" if ranks > 1 and "Traceback" in log.partition(
-                "SignalException")[0] else "")
+            each = [file.read_text() for file in run.parent.glob(f"{run.name}.status.*")]
+            failure = failure or ("" if each == ["143"] * ranks and status else f"exit status {status}, ranks {each}")
             yield Trial(what, failure or unreadable(run))
             status = job.finish(run, ranks=ranks)
             yield Trial(f"{what}, gone on", f"exit status {status}" if status else
