@@ -226,7 +226,7 @@ def polled(loader: DataLoader, watch: Watch) -> Iterator[dict]:
             stalled = time.monotonic() - asked > 10 * HUNG or watch.oldest() > HUNG
             if stalled or not all(worker.is_alive() for worker in processes):
                 raise WorkersGone(processes) from None
-            if "timed out" not in str(error):
+            if "DataLoader timed out" not in str(error):
                 raise
             continue
         if batch is None:

@@ -68,7 +68,8 @@ def write(out: Path, keep: int, checkpoint: dict) -> None:
     except OSError:                                              # a file system without links
         shutil.copyfile(newest, link)
     os.replace(link, out / "last.pt")
-    for old in sorted(out.glob("step_*.pt"), key=number, reverse=True)[keep:]:
+    ours = [path for path in out.glob("step_*.pt") if number(path) < float("inf")]
+    for old in sorted(ours, key=number, reverse=True)[keep:]:
         old.unlink()
 
 

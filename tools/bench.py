@@ -34,6 +34,7 @@ import train  # noqa: E402
 from mote import toyworld  # noqa: E402
 from mote.clip_backbone import class_embeddings, clip_config  # noqa: E402
 from mote.data import segment_indices  # noqa: E402
+from mote.faults import agree, finite  # noqa: E402
 from mote.processes import one_line_errors, plain_errors, this_process  # noqa: E402
 from tools import bench_loader  # noqa: E402
 from tools import bench_steps as steps  # noqa: E402
@@ -128,9 +129,16 @@ def optimiser(o: argparse.Namespace) -> Iterator[dict]:
             p.grad = gradient
         optimizer.step()
         optimizer.zero_grad()                                    # or the training step would add to them
-    plain_s, fused_s, step_s = interleave([lambda _: update(plain), lambda _: update(fused), step], o.pairs, o.settle)
+    losses, given = [torch.zeros(3, device=o.device)], [torch.nn.Parameter(torch.zeros_like(p)) for p in gradients]
+    for p, gradient in zip(given, gradients.values()):
+        p.grad = gradient
+    plain_s, fused_s, look_s, step_s = interleave([
+        lambda _: update(plain), lambda _: update(fused), lambda _: agree(o.device, ~finite(losses, given)), step],
+        o.pairs, o.settle)
     yield ratio("AdamW step, fused / not fused", fused_s, plain_s, "<= 1")
-    yield ratio("fused AdamW step / whole training step", fused_s, [a + b for a, b in zip(fused_s, step_s)])
+    whole_s = [a + b for a, b in zip(fused_s, step_s)]
+    yield ratio("fused AdamW step / whole training step", fused_s, whole_s)
+    yield ratio("looking for NaN in losses and gradients / whole training step", look_s, whole_s)
 
 
 def loader(o: argparse.Namespace) -> Iterator[dict]:

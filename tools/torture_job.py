@@ -198,17 +198,17 @@ def flip(whole: bytes, place: int) -> bytes:
 
 
 def megabytes(pid: int | str = "self") -> tuple[float, float]:
-    """Memory of a process, and of its children, without what they share."""
-    def private(one: int | str) -> float:
+    """Memory of a process, and of its children; what several share is counted in parts."""
+    def proportional(one: int | str) -> float:
         with contextlib.suppress(OSError):
             lines = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
-            return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
+            return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
         return 0.0
     children = []
     for task in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(OSError):                       # a thread that has just ended
             children += (task / "children").read_text().split()
-    return private(pid), sum(map(private, children))
+    return proportional(pid), sum(map(proportional, children))
 
 
 if __name__ == "__main__":
