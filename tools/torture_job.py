@@ -5,6 +5,7 @@ What cannot be done to a run from outside is done by the run itself: `python too
 train.py with the faults of JSON in it.
 """
 import contextlib
+import io
 import json
 import os
 import resource
@@ -23,7 +24,7 @@ from mote import data, faults, toyworld  # noqa: E402
 from mote.checkpoint import read_checkpoint  # noqa: E402
 
 JOB = ["--data", "toyworld", "--zero-shot", "toyworld-novel", "--device", "cpu", "--threads", "1", "--epochs", "2",
-       "--batch", "16", "--layers", "2", "--eval-every", "1", "--save-every", "1", "--log-every", "1"]
+       "--batch", "16", "--layers", "2", "--eval-every", "1", "--save-every", "1", "--log-every", "2"]
 STEPS, LONG = 10, 180                                            # of that job; seconds after which a process hangs
 
 
@@ -31,7 +32,7 @@ STEPS, LONG = 10, 180                                            # of that job; 
 def with_faults(fault: dict, arguments: list[str]) -> None:
     """train.py, and at a step (of rank "rank", once if "once" names a file that is not there yet): what fault says."""
     here, count = int(os.environ.get("RANK", 0)) == fault.get("rank", 0), [0]
-    agree, forward, decode, fsync = train.agree, train.Objective.forward, data.decode_distinct, os.fsync
+    agree, forward, decode, torch_save = train.agree, train.Objective.forward, data.decode_distinct, torch.save
 
     def agree_and_do(*flags):
         count[0] += 1
@@ -60,10 +61,16 @@ def with_faults(fault: dict, arguments: list[str]) -> None:
             time.sleep(1e6)
         return decode(path, choose)
 
-    def slow_fsync(descriptor):
-        fsync(descriptor)
-        time.sleep(fault.get("slow_save", 0))                    # a long moment between a written file and its name
-    train.agree, train.Objective.forward, os.fsync = agree_and_do, poisoned_forward, slow_fsync
+    def slow_save(checkpoint, file):
+        """Long enough to be killed in."""
+        whole = io.BytesIO()
+        torch_save(checkpoint, whole)
+        for i in range(0, len(whole.getbuffer()), 1 + len(whole.getbuffer()) // 20):
+            file.write(whole.getbuffer()[i:i + 1 + len(whole.getbuffer()) // 20])
+            file.flush()
+            time.sleep(fault["slow_save"] / 20)
+    train.agree, train.Objective.forward = agree_and_do, poisoned_forward
+    torch.save = slow_save if "slow_save" in fault else torch_save
     data.decode_distinct = fatal_decode
     faults.HUNG, faults.POLL = fault.get("hung", faults.HUNG), fault.get("poll", faults.POLL)
     try:
