@@ -13,6 +13,7 @@ Not part of the paper.
 import contextlib
 import itertools
 import json
+import os
 import signal
 import threading
 import time
@@ -69,10 +70,7 @@ def finite(losses: list[Tensor], parameters: Iterable[torch.nn.Parameter]) -> Te
 
 
 def agree(device: torch.device, *flags: bool | Tensor) -> list[bool]:
-    """Whether any rank has raised each flag: the same answer on all ranks, or they would wait for each other for ever.
-
-    One all-reduce of a few bytes a step, and one wait for the device.
-    """
+    """Whether any rank has raised each flag: one answer for all ranks, or they would wait for each other for ever."""
     raised = torch.stack([torch.as_tensor(flag, device=device).float() for flag in flags])
     return (total(raised) > 0).tolist()
 
@@ -169,11 +167,11 @@ class Watch:
             if index < 0 or (worker.exitcode in NOT_THE_VIDEO if dead else seconds < HUNG):
                 continue
             path, code = self.paths[int(index)], worker.exitcode or 0
-            how = (f"hung for {seconds:.0f} s" if not dead else
-                   f"died of {signal.Signals(-code).name}" if code < 0 else f"left with exit status {code}")
+            how = f"hung {seconds:.0f} s" if not dead else signal.Signals(-code).name if code < 0 else f"exit {code}"
             self.skipped |= {i for i, other in enumerate(self.paths) if other == path}
-            print(f"skipped from now on: {path} (a worker {how} while decoding it)", flush=True)
+            print(f"skipped from now on: {os.fsencode(path).decode(errors='replace')} (its worker: {how})", flush=True)
             if self.file:
+                self.file.parent.mkdir(parents=True, exist_ok=True)
                 with open(self.file, "a", encoding="utf-8", errors="surrogateescape") as lines:
                     lines.write(f"{path}\n")
         self.at.fill_(-1)
@@ -222,7 +220,8 @@ def polled(loader: DataLoader, watch: Watch) -> Iterator[dict]:
     while True:
         try:
             batch = next(stream, None)
-        except RuntimeError as error:                            # the loader's after POLL seconds, or the dataset's own
+        except (RuntimeError, OSError, EOFError) as error:       # the loader's after POLL seconds, the pipe of a worker
+            time.sleep(0 if isinstance(error, RuntimeError) else 1)          # that is just dying, or the dataset's own
             stalled = time.monotonic() - asked > 10 * HUNG or watch.oldest() > HUNG
             if stalled or not all(worker.is_alive() for worker in processes):
                 raise WorkersGone(processes) from None

@@ -65,7 +65,7 @@ def test_every_command_is_known_to_these_tests():
     scripts = {re.sub(r"^torchrun --nproc-per-node \d+ ", "python ", c).split()[1] for c in COMMANDS}
     assert scripts == {"demo", "test", "eval.py", "train.py", "tools/pretrain_toyworld.py", "tools/picture.py",
                        "tools/toyworld_table.py", "tools/check.py", "tools/prepare.py", "tools/convert.py",
-                       "tools/compare.py", "tools/bench.py"}
+                       "tools/compare.py", "tools/bench.py", "tools/doctor.py", "tools/torture.py"}
     assert {"make demo", "make test"} <= set(COMMANDS)
     ci = (ROOT / ".ci/run").read_text()
     assert re.search("^make demo", ci, flags=re.M) and re.search("^make test$", ci, flags=re.M)
@@ -110,7 +110,7 @@ def prepare_for(tool, tmp_path, monkeypatch) -> list[str]:
         for file in ("A.json", "B.json"):
             evaluation.main(["--checkpoint", "RUN", "--data", "toyworld", "--workers", "0", "--json", file])
     return {"pretrain_toyworld.py": ["--steps", "1", "--batch", "20", "--out", str(tmp_path / "clip.pt")],
-            "check.py": ["--out", str(tmp_path)]}.get(tool, [])
+            "check.py": ["--out", str(tmp_path)], "torture.py": ["sizes", "--quick"]}.get(tool, [])
 
 
 def test_the_method_in_a_dozen_lines_prints_what_is_shown():
