@@ -50,7 +50,8 @@ def read_metrics(out: Path) -> list[dict]:
     for line in file.read_text(errors="replace").splitlines() if file.exists() else ():
         with contextlib.suppress(ValueError):
             lines.append(json.loads(line))
-    return [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int)]
+    return [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int)
+            and isinstance(line.get("data"), str)]
 
 
 def save(process: Process, out: Path, keep: int, checkpoint: dict) -> None:

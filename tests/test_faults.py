@@ -395,8 +395,8 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file(small, tmp_path, monkey
     assert len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("tail", ['{"step": 2, "data": "b", "plain": {"top1": 1}', '{"step": 2, "da', "7", "null",
-                                  "\udcff"])
+@pytest.mark.parametrize("tail", ['{"step": 2, "data": "b", "plain": {"top1": 1}', '{"step": 2, "da', '{"step": 2}',
+                                  "7", "null", "\udcff"])
 def test_a_cut_line_of_the_metrics_costs_that_line_alone(tmp_path, tail):
     whole = '{"step": 1, "data": "a", "plain": {"top1": 1}}\n'
     (tmp_path / "metrics.jsonl").write_bytes(whole.encode() + tail.encode(errors="surrogateescape"))
