@@ -40,8 +40,8 @@ def with_faults(fault: dict, arguments: list[str]) -> None:
         if here and count[0] == fault.get("step") and not Path(fault.get("once", "/none")).exists():
             if "once" in fault:
                 Path(fault["once"]).touch()
-            if "kill" in fault:
-                os.kill(os.getpid(), signal.SIGKILL)
+            if "signal" in fault:
+                os.kill(os.getpid(), fault["signal"])
             if "file_size" in fault:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (fault["file_size"], resource.RLIM_INFINITY))
             if "rename" in fault:

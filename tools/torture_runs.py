@@ -61,14 +61,16 @@ def kills(job: Job, quick: bool) -> Iterator[Trial]:
 
 def signals(job: Job, quick: bool) -> Iterator[Trial]:
     """SIGTERM and SIGINT: all ranks save the same step and leave with 143; the same command goes on."""
-    cases = ((1, signal.SIGTERM), (1, signal.SIGINT), (2, signal.SIGTERM), (2, signal.SIGINT))
-    for ranks, sent in cases[::3] if quick else cases:
+    cases = (("the run", 1, signal.SIGTERM), ("the run", 1, signal.SIGINT), ("torchrun", 2, signal.SIGTERM),
+             ("torchrun", 2, signal.SIGINT), ("rank 1 of 2 alone", 2, signal.SIGTERM))
+    for whom, ranks, sent in cases[::4] if quick else cases:
         for step in (4,) if quick else (2, 4, 5, 8):             # 4: saves at the end of an epoch, not evaluated
             run = job.new()
-            process = job.start(run, ranks=ranks, fault={"status": f"{run}.status"})
-            job.wait_for(run, f"step {step}/", process)
-            process.send_signal(sent)
-            status, what = job.wait(process), f"{sent.name} on {ranks} ranks after step {step}"
+            alone = {"signal": sent, "rank": 1, "step": step} if "alone" in whom else {}
+            process = job.start(run, ranks=ranks, fault={"status": f"{run}.status", **alone})
+            if not alone and job.wait_for(run, f"step {step}/", process):
+                process.send_signal(sent)
+            status, what = job.wait(process), f"{sent.name} to {whom}, after step {step}"
             log = job.log(run)
             failure = "" if log.count("saved at step") == 1 else f"no word of saving: {log[-200:]}"
             each = [file.read_text() for file in run.parent.glob(f"{run.name}.status.*")]
@@ -83,7 +85,7 @@ def ranks(job: Job, quick: bool) -> Iterator[Trial]:
     """A rank that dies: the others stop within a minute, the log says which. With --max-restarts the run recovers."""
     for rank in (1,) if quick else (0, 1):
         run = job.new()
-        process = job.start(run, ranks=2, fault={"kill": True, "rank": rank, "step": 3})
+        process = job.start(run, ranks=2, fault={"signal": signal.SIGKILL, "rank": rank, "step": 3})
         job.wait_for(run, "step 2/", process)
         died = time.monotonic()
         status, took = job.wait(process), time.monotonic() - died
@@ -93,7 +95,7 @@ def ranks(job: Job, quick: bool) -> Iterator[Trial]:
         failure = failure or ("" if named else "the log does not say which")
         yield Trial(f"rank {rank} of 2 killed", failure or unreadable(run))
         run = job.new()
-        fault = {"kill": True, "rank": rank, "step": 4, "once": str(job.folder / f"once{rank}")}
+        fault = {"signal": signal.SIGKILL, "rank": rank, "step": 4, "once": str(job.folder / f"once{rank}")}
         status = job.finish(run, ranks=2, restarts=1, fault=fault)
         yield Trial(f"rank {rank} of 2 killed, --max-restarts 1", f"exit status {status}" if status else
                     difference(run, job.reference(2)))
