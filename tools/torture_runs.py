@@ -19,7 +19,7 @@ from typing import NamedTuple
 from mote import faults
 from mote.checkpoint import read_checkpoint
 from mote.runs import newest_checkpoint, number
-from tools.torture_job import JOB, ROOT, Job, difference, flip, megabytes, one_line, same, unreadable
+from tools.torture_job import JOB, ROOT, SAVES, Job, difference, flip, megabytes, one_line, same, unreadable
 
 
 class Trial(NamedTuple):
@@ -50,7 +50,7 @@ def kills(job: Job, quick: bool) -> Iterator[Trial]:
         steps = [int(line.split()[1].split("/")[0]) for line in job.log(run).splitlines() if line.startswith("step ")]
         newest = newest_checkpoint(run) if run.exists() else None
         repeated = (steps[-1] if steps else 0) - (newest["step"] if newest else 0)
-        failure = unreadable(run) or (f"{repeated} steps are repeated" if repeated > 1 else "")
+        failure = unreadable(run) or (f"{repeated} steps are repeated" if repeated > SAVES else "")
         where = "a checkpoint write" if inside else f"{time.monotonic() - begin:.1f} s"
         yield Trial(f"killed in {where}, step {steps[-1] if steps else 0}", failure)
         if life == lives:
@@ -122,15 +122,15 @@ def disk(job: Job, quick: bool) -> Iterator[Trial]:
     """A full disk, a folder that cannot be written, data that are gone: one line, the last checkpoint still good."""
     moved = job.folder / "data/gone"
     for what, fault, words, cure in (
-            ("full disk (RLIMIT_FSIZE)", {"step": 3, "file_size": 50_000}, "cannot write", None),
-            ("dataset folder gone", {"step": 3, "rename": [str(job.folder / "data/toyworld"), str(moved)]},
+            ("full disk (RLIMIT_FSIZE)", {"step": 4, "file_size": 50_000}, "cannot write", None),
+            ("dataset folder gone", {"step": 4, "rename": [str(job.folder / "data/toyworld"), str(moved)]},
              "could not be decoded", lambda: moved.rename(job.folder / "data/toyworld"))):
         run = job.new()
         status = job.finish(run, fault=fault)
         failure = "" if status == 2 else f"exit status {status}"
         failure = failure or one_line(job, run, words) or unreadable(run)
         newest = newest_checkpoint(run)
-        yield Trial(what, failure or ("" if newest and newest["step"] >= 2 else "the last good checkpoint is gone"))
+        yield Trial(what, failure or ("" if newest and newest["step"] >= 3 else "the last good checkpoint is gone"))
         if cure:
             cure()
         status = job.finish(run)
@@ -170,7 +170,7 @@ def poisons(job: Job, quick: bool) -> Iterator[Trial]:
     """NaN in a loss, inf in a gradient: refused before the weights, on all ranks alike, written down; then a stop."""
     for count, where in ((1, "loss"), (2, "gradient"), (2, "loss"))[:2 if quick else 3]:
         run = job.new()
-        status = job.finish(run, "--keep", "99", ranks=count, fault={"poison": [4], "rank": count - 1, "where": where})
+        status = job.finish(run, "--keep", "99", "--save-every", "1", ranks=count, fault={"poison": [4], "rank": count - 1, "where": where})
         what = f"{where} not finite on rank {count - 1} of {count}"
         if status:
             yield Trial(what, f"exit status {status}: {job.log(run)[-300:]}")
