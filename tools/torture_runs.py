@@ -170,7 +170,8 @@ def poisons(job: Job, quick: bool) -> Iterator[Trial]:
     """NaN in a loss, inf in a gradient: refused before the weights, on all ranks alike, written down; then a stop."""
     for count, where in ((1, "loss"), (2, "gradient"), (2, "loss"))[:2 if quick else 3]:
         run = job.new()
-        status = job.finish(run, "--keep", "99", "--save-every", "1", ranks=count, fault={"poison": [4], "rank": count - 1, "where": where})
+        status = job.finish(run, "--keep", "99", "--save-every", "1", ranks=count,
+                            fault={"poison": [4], "rank": count - 1, "where": where})
         what = f"{where} not finite on rank {count - 1} of {count}"
         if status:
             yield Trial(what, f"exit status {status}: {job.log(run)[-300:]}")
