@@ -50,8 +50,10 @@ GROWTH = {"frames": ((8, 16, 32), "at most linear: what weights cost does not de
           "classes": ((100, 1000), "at most linear: the cosines are, the layers do not depend on N")}
 ONE_THREAD = ("loader", "ranks")                                 # sections, whatever --threads
 REASONS = {("evaluation", "4 experts merged in every forward / merged once"):                # why a target is not met
-           "both are bound by memory, and their bytes are as 4.3 to 5.0 and 1: the plain head reads 50 MB, merging "
+           "both are bound by memory, and the bytes would allow 4.3 to 5.0: the plain head reads 50 MB, merging "
            "134 MB more; it writes 34 (where a write reads first, reading them too), which the layers read again",
+           ("loader", "prepared: decord + PIL as the authors' / TrainingClips"):
+           "torchcodec decoding the same frames, and nothing else, would reach 1.6",
            **{("growth", f"step of the head: {n} layers / 1"):
               "likely the cache: one layer's weights fit, those of several do not" for n in (4, 8)}}
 
