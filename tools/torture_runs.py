@@ -103,8 +103,9 @@ def ranks(job: Job, quick: bool) -> Iterator[Trial]:
 
 def damaged(job: Job, quick: bool) -> Iterator[Trial]:
     """A newest checkpoint that is cut, empty, or has one bit flipped: the one before it is taken, saying so."""
-    for what, harm in (("cut", lambda whole: whole[:len(whole) // 2]), ("empty", lambda whole: b""),
-                       ("one bit flipped", lambda whole: flip(whole, len(whole) // 2))):
+    harms = (("one bit flipped", lambda whole: flip(whole, len(whole) // 2)), ("empty", lambda whole: b""),
+             ("cut", lambda whole: whole[:len(whole) // 2]))
+    for what, harm in harms[:1] if quick else harms:
         run = job.new()
         process = job.start(run)
         job.wait_for(run, "step 6/", process)
@@ -195,7 +196,7 @@ def poisons(job: Job, quick: bool) -> Iterator[Trial]:
 def workers(job: Job, quick: bool) -> Iterator[Trial]:
     """A video that kills its worker, one that hangs it: named, skipped, and all else as if it were undecodable."""
     videos = job.folder / "data/toyworld"
-    for split in ("train", "val"):
+    for split in ("train",) if quick else ("train", "val"):
         victim = (videos / f"{split}.txt").read_text().split()[6]
         broken = job.new()
         whole = (videos / victim).read_bytes()
@@ -213,7 +214,7 @@ def workers(job: Job, quick: bool) -> Iterator[Trial]:
 
 def determinism(job: Job, quick: bool) -> Iterator[Trial]:
     """The same seed gives the same numbers, twice, with any number of workers."""
-    for count in (0, 2) if quick else (0, 1, 2, 3):
+    for count in (2,) if quick else (0, 1, 2, 3):
         run = job.new()
         status = job.finish(run, workers=count)
         yield Trial(f"{count} workers", f"exit status {status}" if status else difference(run, job.reference()))
