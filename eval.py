@@ -26,7 +26,6 @@ from mote.checkpoint import build_model, interpolate, model_hash, read_checkpoin
 from mote.clip_backbone import TEMPLATES, check_templates, class_embeddings, load_clip, text_hash
 from mote.data import TestViews, Undecodable
 from mote.evaluation import NAMES, describe, evaluate, over_splits, view_cosines
-from mote.faults import require_decoder
 from mote.folders import find_folder, read_text, stem
 from mote.lists import Videos, find_classes, needs_split, official_splits, read_classes, read_split
 from mote.model import MoTE, probabilities
@@ -176,7 +175,6 @@ def main(argv: list[str] | None = None) -> dict | None:
     with one_line_errors("eval.py"):
         options = parse(argv)
         process = this_process(options.device, options.threads)
-        require_decoder()
         return show_video(options, process) if options.video else show_dataset(options, process)
 
 

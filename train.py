@@ -26,7 +26,7 @@ from mote.checkpoint import check_weights, read_checkpoint
 from mote.clip_backbone import class_embeddings, clip_config, load_clip, text_hash
 from mote.data import MicroBatches, TrainingClips
 from mote.evaluation import evaluate
-from mote.faults import BadVideos, Refused, Stop, Watch, agree, finite, require_decoder, watched
+from mote.faults import BadVideos, Refused, Stop, Watch, agree, finite, watched
 from mote.merging import BETA, ETA, LAMBDA, classification_loss, draw_temperatures, merging_weights, mse_loss
 from mote.merging import total_loss as L_ALL
 from mote.model import MoTE, cosine, video_embedding
@@ -198,7 +198,6 @@ def run(cfg: Config) -> dict:
     """What a user can get wrong is read before the process group starts; then the loop; then the table."""
     process = this_process(cfg.device, cfg.threads)
     device, say = process.device, print if process.first else lambda *_, **__: None
-    require_decoder()
     out, resumed = find_run(cfg.out, cfg.resume, cfg.data)
     init = cfg.init and read_checkpoint(cfg.init)
 
@@ -214,11 +213,15 @@ def run(cfg: Config) -> dict:
         raise ValueError(f"{cfg.data}: the classes (and the official split) of training and testing must be the same")
     clip, tokenizer = load_clip(cfg.backbone, cfg.pretrained)
     clip, templates = clip.to(device), list(read_templates(cfg.templates))
-    identity = {"classes": names, "templates": templates, "text_hash": text_hash(clip),
+    identity = {"classes": names, "templates": templates, "text_hash": text_hash(clip), "batch": cfg.batch,
                 "list of videos": [list_hash(drawn), list_hash(tests[cfg.data][0])]}
     if resumed:
         check_resumed(resumed, **identity)
+    if step > steps:
+        raise ValueError(f"--resume: step {step} of the checkpoint is past the {steps} steps of --epochs {cfg.epochs}")
     start(process)
+    if (first := from_rank_0(step)) != step:
+        raise ValueError(f"--resume: rank 0 found a checkpoint of step {first}, this one {step}: they must share --out")
     out, embeddings = from_rank_0((out, {name: class_embeddings(clip, tokenizer, classes, templates, CACHE)
                                          for name, (_, classes, _) in tests.items()} if process.first else None))
     finetune_MD, dim = embeddings[cfg.data], embeddings[cfg.data].shape[1]
@@ -231,8 +234,11 @@ def run(cfg: Config) -> dict:
 
     def test(temporal: TemporalTransformer, name: str) -> dict:
         plan = protocol(name, *tests[name], templates, frames=cfg.frames, resize=model.image_size)
-        return evaluate(assemble(temporal), tests[name][0], embeddings[name], process, plan, workers=cfg.workers,
-                        skipped=out / "skipped.txt")
+        result = evaluate(assemble(temporal), tests[name][0], embeddings[name], process, plan, workers=cfg.workers,
+                          skipped=out / "skipped.txt")
+        if result["failed"]:
+            say(f"{name}: {len(result['failed'])} of {result['videos']} videos could not be decoded", flush=True)
+        return result
     state = resumed["model"] if resumed else {**init["model"], "finetune_classes": finetune_MD} if init else None
     if state:
         check_weights(model, state)                              # before the minutes that the next lines may take
@@ -311,7 +317,7 @@ def run(cfg: Config) -> dict:
                                           "step": step, "meter": meter.state(), "undecodable": bad.known, **about})
         refused.check(), bad.check(len(drawn))
         if stopping:
-            stop.leave(step, process)
+            stop.leave(step, process, out)
 
     # the table
     return finish(process, out, untrained, {name: results.get(name) or test(model.temporal.merged(), name)

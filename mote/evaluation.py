@@ -20,7 +20,7 @@ from torch import Tensor
 from .data import TestViews
 from .faults import Watch, watched
 from .model import MoTE, cosine, video_embedding
-from .processes import Process, autocast, gather
+from .processes import Process, autocast, gather, printable
 from .protocols import Protocol, half_class_draws, mean_and_std
 
 NAMES = {"plain": "without modulation", "modulated": "with modulation"}
@@ -60,7 +60,7 @@ def evaluate(model: MoTE, videos: list[tuple[str, int]], classes_ND: Tensor, pro
         with autocast(process.device, p.precision):
             frames, places = (one[key].to(process.device, non_blocking=True) for key in ("frames", "places"))
             both = view_cosines(model, frames, places, classes_ND, p.neighbours, p.gamma)
-        parts.append((one["index"], torch.stack(both, dim=1).float().cpu()))                  # (B, 2, N)
+        parts.append((one["index"].tolist(), torch.stack(both, dim=1).float().cpu()))         # (B, 2, N)
     parts, failed = gather(parts), gather(failed)
     cosines = torch.empty(len(videos), 2, len(classes_ND))
     for index, cosine_B2N in parts:
@@ -120,7 +120,7 @@ def describe(result: dict, half_classes: bool = False) -> str:
     lines = [str(Protocol(**known))]
     if result["failed"]:
         lines.append(f"{len(result['failed'])} of {result['videos']} videos could not be decoded: "
-                     f"{', '.join(result['failed'][:20])}{', ...' if len(result['failed']) > 20 else ''}")
+                     f"{', '.join(map(printable, result['failed'][:20]))}{', ...' * (len(result['failed']) > 20)}")
     for name, title in NAMES.items():
         s = result[name]
         lines.append(f"{title:20s} top-1 {s['top1']:6.2f}   top-5 {s['top5']:6.2f}")

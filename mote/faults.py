@@ -4,7 +4,6 @@ What happens to a week of training on shared machines, and what protects from it
     a signal               Stop              the step ends, all ranks save and leave together, with exit status 143
     NaN or inf in a step   finite, Refused   refused on all ranks before it touches a weight; its files written down
     a video that kills     Watch, watched    dead or hung workers are replaced, the video they were at skipped for good
-    no FFmpeg              require_decoder   said before any work
 
 A kill at any moment: mote/checkpoint.py, mote/runs.py. A rank that dies: torchrun ends the others. Damage that decodes
 with concealed errors cannot be detected. Without workers (--workers 0) a video that crashes the decoder ends the run.
@@ -13,7 +12,6 @@ Not part of the paper.
 import contextlib
 import itertools
 import json
-import os
 import signal
 import threading
 import time
@@ -25,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from .data import Undecodable, collate
-from .processes import Process, gather, total
+from .processes import Process, gather, printable, total
 
 HUNG = 120.0              # seconds at one video, after which its worker is taken to hang
 POLL = 5.0                # seconds between looks at the workers while no batch comes
@@ -54,19 +52,23 @@ class Stop:
         if not self.came:
             self.came, self.since = signal.Signals(number).name, time.monotonic()
 
-    def leave(self, step: int, process: Process) -> None:
+    def leave(self, step: int, process: Process, out: Path) -> None:
         """Exit with the status of a process that SIGTERM ended, as schedulers expect it."""
         if process.first:
-            print(f"{self.came or 'signal to another rank'}: saved at step {step}; go on: --resume auto", flush=True)
+            print(f"{self.came or 'signal to another rank'}: saved at step {step}; --out {out} --resume auto goes on",
+                  flush=True)
         raise SystemExit(128 + signal.SIGTERM)
 
 
 # --- NaN or inf in a step ---------------------------------------------------------------------------------------------
 def finite(losses: list[Tensor], parameters: Iterable[torch.nn.Parameter]) -> Tensor:
-    """Whether every loss and every gradient of a step is finite, as a 0-d tensor on their device."""
+    """Whether every loss and every gradient of a step is finite, as a 0-d tensor on their device.
+
+    So must their squares be: AdamW keeps them, and a parameter whose second moment is inf never moves again.
+    """
     gradients = [p.grad for p in parameters if p.grad is not None]
-    largest = torch.nn.utils.get_total_norm(gradients, norm_type=float("inf"))   # a sum of squares may overflow alone
-    return torch.stack(losses).isfinite().all() & largest.isfinite()
+    largest = torch.nn.utils.get_total_norm(gradients, norm_type=float("inf"))
+    return torch.stack(losses).isfinite().all() & largest.square().isfinite()
 
 
 def agree(device: torch.device, *flags: bool | Tensor) -> list[bool]:
@@ -119,7 +121,7 @@ class BadVideos:
         """A line for each video that a rank has put into `new`, as an index, for the first time. All must call it."""
         found = sorted({self.videos[index][0] for index in gather(self.new)} - set(self.known))
         self.known, self.new, so_far = sorted([*self.known, *found]), [], len(self.known)
-        return [f"cannot decode {path}: another video is drawn in its place ({n} so far)"
+        return [f"cannot decode {printable(path)}: another video is drawn in its place ({n} so far)"
                 for n, path in enumerate(found, so_far + 1)]
 
     def check(self, num_videos: int) -> None:
@@ -139,7 +141,7 @@ class Watch:
     def __init__(self, videos: list[tuple[str, int]], workers: int, file: Path | None = None):
         self.paths, self.file = [path for path, _ in videos], file
         text = file.read_text(encoding="utf-8", errors="surrogateescape") if file and file.exists() else ""
-        known = set(text.splitlines())
+        known = set(text.split("\n"))                            # splitlines() knows more ends than we write
         self.skipped = {index for index, path in enumerate(self.paths) if path in known}
         self.at = torch.full((max(1, workers), 2), -1.0, dtype=torch.float64).share_memory_()    # index, since when
 
@@ -169,7 +171,7 @@ class Watch:
             path, code = self.paths[int(index)], worker.exitcode or 0
             how = f"hung {seconds:.0f} s" if not dead else signal.Signals(-code).name if code < 0 else f"exit {code}"
             self.skipped |= {i for i, other in enumerate(self.paths) if other == path}
-            print(f"skipped from now on: {os.fsencode(path).decode(errors='replace')} (its worker: {how})", flush=True)
+            print(f"skipped from now on: {printable(path)} (its worker: {how})", flush=True)
             if self.file:
                 self.file.parent.mkdir(parents=True, exist_ok=True)
                 with open(self.file, "a", encoding="utf-8", errors="surrogateescape") as lines:
@@ -218,10 +220,13 @@ def polled(loader: DataLoader, watch: Watch) -> Iterator[dict]:
         signal.signal(signal.SIGCHLD, before)                    # torch's would raise in the middle of a training step
     processes = getattr(stream, "_workers", [])
     while True:
+        looked = time.monotonic()
         try:
             batch = next(stream, None)
         except (RuntimeError, OSError, EOFError) as error:       # the loader's after POLL seconds, the pipe of a worker
             time.sleep(0 if isinstance(error, RuntimeError) else 1)          # that is just dying, or the dataset's own
+            if time.monotonic() - looked > POLL + 0.5 * HUNG:    # we were suspended ourselves: no video's fault
+                watch.at[:, 1], asked = time.monotonic(), time.monotonic()
             stalled = time.monotonic() - asked > 10 * HUNG or watch.oldest() > HUNG
             if stalled or not all(worker.is_alive() for worker in processes):
                 raise WorkersGone(processes) from None
@@ -237,13 +242,3 @@ def polled(loader: DataLoader, watch: Watch) -> Iterator[dict]:
 def ignore_interrupts(_: int) -> None:
     """Ctrl-C goes to all processes of a terminal: the main one decides, and needs its workers until then."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-# --- no FFmpeg --------------------------------------------------------------------------------------------------------
-def require_decoder() -> None:
-    """Raise OSError, saying what to install, where torchcodec cannot load FFmpeg's libraries."""
-    try:
-        import torchcodec.decoders  # noqa: F401
-    except (ImportError, RuntimeError, OSError) as error:
-        raise OSError("torchcodec cannot load FFmpeg's shared libraries (versions 4 to 9): apt-get install ffmpeg, or "
-                      f"brew install ffmpeg ({str(error).strip().splitlines()[0][:100]})") from None

@@ -14,12 +14,14 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 PRECISIONS = ("fp32", "tf32", "bf16")
+PATIENCE = timedelta(hours=1)                                    # NCCL's 10 minutes are less than a slow disk takes
 GONE = re.compile("gloo|NCCL|Connection (closed|reset)|Broken pipe|Timed out|store")    # what torch says of lost peers
 
 
@@ -36,7 +38,8 @@ class Process:
 
 
 def this_process(device: str = "auto", threads: int = 0) -> Process:
-    """Read the environment; no process group is started. threads: torch's; 0: its choice. Raises ValueError."""
+    """Read the environment; start no process group. threads: torch's; 0: its choice. Raises ValueError, OSError."""
+    require_decoder()
     if threads:
         torch.set_num_threads(threads)
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
@@ -66,13 +69,13 @@ def start(process: Process) -> None:
     if process.world > 1 and not dist.is_initialized():
         backend, env = "nccl" if process.device.type == "cuda" else "gloo", os.environ
         if env.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" or env["LOCAL_WORLD_SIZE"] != env["WORLD_SIZE"]:
-            dist.init_process_group(backend)
+            dist.init_process_group(backend, timeout=PATIENCE)
             return
         # A restart gets the store of the ranks that died, their addresses in it: give it a part of its own. Not on
         # several machines: each counts its own restarts; there, TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 (pytorch #135712).
         store, rank, world = next(dist.rendezvous("env://"))
         part = dist.PrefixStore(f"restart {env['TORCHELASTIC_RESTART_COUNT']}", store)
-        dist.init_process_group(backend, store=part, rank=rank, world_size=world)
+        dist.init_process_group(backend, store=part, rank=rank, world_size=world, timeout=PATIENCE)
 
 
 def stop() -> None:
@@ -147,14 +150,28 @@ def one_line_errors(script: str) -> Iterator[None]:
     except RuntimeError as error:
         if not (dist.is_initialized() and GONE.search(str(error))):
             raise
-        print(f"{script}: error on rank {os.environ.get('RANK')}: another rank is gone, see its own line above or "
-              "torchrun's summary below", file=sys.stderr, flush=True)
+        print(f"{script}: error on rank {os.environ.get('RANK')}: another rank is gone, it seems: see its own line or "
+              f"torchrun's summary ({' '.join(str(error).split())[:200]})", file=sys.stderr, flush=True)
         raise SystemExit(1) from None
     finally:
         stop()
         if threading.current_thread() is threading.main_thread():
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+
+
+def printable(path: str) -> str:
+    """A path as a terminal takes it, whatever bytes are in it."""
+    return os.fsencode(path).decode(errors="replace")
+
+
+def require_decoder() -> None:
+    """Raise OSError, saying what to install, where torchcodec cannot load FFmpeg's libraries."""
+    try:
+        import torchcodec.decoders  # noqa: F401
+    except (ImportError, RuntimeError, OSError) as error:
+        raise OSError("torchcodec cannot load FFmpeg's shared libraries (versions 4 to 9): apt-get install ffmpeg, or "
+                      f"brew install ffmpeg ({str(error).strip().splitlines()[0][:100]})") from None
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

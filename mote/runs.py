@@ -69,7 +69,7 @@ def write(out: Path, keep: int, checkpoint: dict) -> None:
     except OSError:                                              # a file system without links
         shutil.copyfile(newest, link)
     os.replace(link, out / "last.pt")
-    ours = [path for path in out.glob("step_*.pt") if number(path) < float("inf")]
+    ours = [path for path in out.glob("step_*.pt") if number(path) <= checkpoint["step"]]      # later ones: damaged
     for old in sorted(ours, key=number, reverse=True)[keep:]:
         old.unlink()
 
@@ -114,8 +114,10 @@ def find_run(out: str, resume: str, data: str) -> tuple[Path, dict | None]:
     if not resume:
         return run, None
     resumed = newest_checkpoint(run) if resume == "auto" else read_checkpoint(resume)
-    if resumed and "optimizer" not in resumed:
-        raise ValueError(f"--resume {resume}: no optimizer in it; to start from weights alone, use --init")
+    if resumed and (missing := [key for key in ("optimizer", "config", "frames", "untrained") if key not in resumed]):
+        raise ValueError(f"--resume {resume}: no {missing[0]} in it; to start from weights alone, use --init")
+    if not resumed and any(path.suffix == ".pt" for path in run.glob("[ls]*")):
+        raise ValueError(f"--resume auto: there are checkpoints in {run} and none can be read; choose another --out")
     if resumed and resume != "auto" and (newest := newest_checkpoint(run)) and newest["step"] > resumed["step"]:
         raise ValueError(f"--resume {resume}: {run} already goes on to step {newest['step']}; choose another --out")
     return run, resumed
@@ -180,6 +182,9 @@ def finish(process: Process, out: Path, untrained: dict[str, float], results: di
             "trained, with modulation": {name: result["modulated"]["top1"] for name, result in results.items()}}
     if process.first:
         print(f"\n{table(rows)}")
+        for name, result in results.items():
+            if result["failed"]:
+                print(f"{name}: of {result['decoded']} videos; {len(result['failed'])} more could not be decoded")
         (out / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
     return rows
 
@@ -217,7 +222,7 @@ class Meter:
     def add(self, losses: list[list[float]], clips: int) -> None:
         """A step: the three losses of each micro-batch, and its clips, on this rank."""
         self.sums = [math.fsum(each) for each in zip(self.sums, *losses)]
-        self.passes, self.clips = self.passes + len(losses), self.clips + clips
+        self.passes, self.clips = self.passes + len(losses) * self.world, self.clips + clips
 
     def state(self) -> dict:
         """Of all ranks, on all ranks. fsum: float32 losses add up to the same, in whatever order."""
@@ -226,7 +231,8 @@ class Meter:
 
     def read(self) -> str:
         """Compute the means over all ranks, begin anew. -> "clips/s, data wait" of this rank times the ranks."""
-        self.means = [each / max(1, self.passes * self.world) for each in self.state()["sums"]]
+        sums = self.state()["sums"]
+        self.means = [each / self.passes for each in sums] if self.passes else self.means     # all steps were refused
         self.sums, self.passes = [0.0] * 3, 0
         seconds = time.perf_counter() - self.since
         speed = f"{self.clips * self.world / seconds:.0f} clips/s  data wait {100 * self.waited / seconds:.0f} %"

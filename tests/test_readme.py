@@ -110,7 +110,8 @@ def prepare_for(tool, tmp_path, monkeypatch) -> list[str]:
         for file in ("A.json", "B.json"):
             evaluation.main(["--checkpoint", "RUN", "--data", "toyworld", "--workers", "0", "--json", file])
     return {"pretrain_toyworld.py": ["--steps", "1", "--batch", "20", "--out", str(tmp_path / "clip.pt")],
-            "check.py": ["--out", str(tmp_path)], "torture.py": ["sizes", "--quick"]}.get(tool, [])
+            "check.py": ["--out", str(tmp_path)], "torture.py": ["sizes", "--quick"],
+            "doctor.py": TINY[:4]}.get(tool, [])
 
 
 def test_the_method_in_a_dozen_lines_prints_what_is_shown():

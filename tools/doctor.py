@@ -5,7 +5,7 @@ What on this machine keeps train.py from running, makes it slow, or is too small
     python tools/doctor.py --data k400 --data-root DIR --accumulate 8    # and what this training needs
     python tools/doctor.py --ranks 8 --data k400 --data-root DIR         # under torchrun --nproc-per-node 8
 
-Takes every option of train.py: put it in the place of train.py in the command that fails. With any of them it also has
+Takes every option of train.py: put it in the place of (torchrun ...) train.py. With any of them it also has
 a worker decode some of the training videos, and makes training steps of one and of two clips with random weights, whose
 memory it extrapolates to the batch (a minute for ViT-B/16 on a CPU). Nothing is written but temporary files.
 A line is a finding: ok, warn or WRONG, what was found -> what to do. MOTE_TRACEBACK=1 shows where an error arose.
@@ -109,7 +109,7 @@ def generated(o: Namespace) -> Findings:
     apart = (frames.float()[:, None] - clip.float()).abs().mean((2, 3, 4))                     # (decoded, encoded)
     in_order, mean = apart.argmin(1).tolist() == list(range(len(clip))), apart.amin(1).mean()
     yield (in_order and mean < 16, f"a generated video: {len(frames)} of {len(clip)} frames decoded, "
-           f"{'' if in_order else 'not '}in order, {mean:.1f} of 255 from those encoded", f"another FFmpeg: {FFMPEG}")
+           f"{'' if in_order else 'not '}in order, mean error {mean:.1f} of 255", f"another FFmpeg: {FFMPEG}")
 
 
 def device(o: Namespace) -> Findings:
@@ -171,8 +171,8 @@ def disk(o: Namespace) -> Findings:
             (CACHE.parent, 2e9, "CLIP's weights", "XDG_CACHE_HOME=FOLDER", "warn")):
         there = next(parent for parent in Path(folder, "_").absolute().parents if parent.exists())
         free, ours = shutil.disk_usage(there).free, os.access(there, os.W_OK)
-        yield (free >= need and ours, f"{folder}: {size(free)} free{'' if ours else ', not ours to write in'}; {what}: "
-               f"{size(need)}", advice, level)
+        yield (free >= need and ours, f"{folder}: {size(free)} free{', not ours to write in' * (not ours)}; {what} "
+               f"need {size(need)}", advice, level)
 
 
 # --- 3. what this training needs --------------------------------------------------------------------------------------
@@ -208,6 +208,14 @@ def decoding(o: Namespace) -> Findings:
                f"({len(came)} videos), so by {o.ranks} x {c.workers} on {o.cores:g} cores at most {most:.1f}"
                + f"; wanted: {o.clips_per_second:g}" * (o.clips_per_second > 0),
                f"{math.ceil(o.clips_per_second / rate)} workers on as many cores, or tools/prepare.py", "warn")
+
+
+def batch(o: Namespace) -> Findings:
+    from eval import dataset
+    c, quiet = o.config, Namespace(first=False)
+    if not c.data.startswith("toyworld") or c.data_root:
+        number = len(dataset(c.data, c.data_root, "train", quiet, c.train_list, c.class_names, c.split)[0])
+        yield c.batch <= number, f"{number} training videos for --batch {c.batch}", f"--batch {number} or lower"
 
 
 def take_steps(o: Namespace, clips: int) -> tuple[int, int]:
@@ -314,7 +322,8 @@ def main(argv: list[str] | None = None) -> int:
     if o.clips:
         print(*take_steps(o, o.clips))
         return 0
-    training = (decoding, memory) if o.arguments else ()
+    training = (batch, decoding, memory) if o.arguments else ()
+    print(f"ok    looked at for train.py on {o.config.data}, {o.config.backbone}, --batch {o.config.batch}:")
     return min(1, report(o, generated, device, threads, shared_memory, disk, *training))
 
 

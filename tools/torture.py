@@ -22,8 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-from mote.faults import require_decoder  # noqa: E402
-from mote.processes import one_line_errors, plain_errors  # noqa: E402
+from mote.processes import one_line_errors, plain_errors, require_decoder  # noqa: E402
 from tools import torture_files as files  # noqa: E402
 from tools import torture_runs as runs  # noqa: E402
 from tools.bench import PACKAGES, read, version  # noqa: E402
