@@ -98,7 +98,7 @@ def jpeg_size(file: bytes) -> tuple[int, int]:
     """h, w as its header says, which stands behind segments of ff, kind, length, ... Raises IndexError without one."""
     at = 2
     while not 0xC0 <= file[at + 1] <= 0xCF or file[at + 1] in (0xC4, 0xC8, 0xCC):
-        at += 2 + int.from_bytes(file[at + 2:at + 4], "big")
+        at += 1 if file[at + 1] == 0xFF else 2 + int.from_bytes(file[at + 2:at + 4], "big")      # ff may fill up
     return tuple(int.from_bytes(file[at + i:at + i + 2], "big") for i in (5, 7))
 
 

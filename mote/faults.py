@@ -140,7 +140,7 @@ class Watch:
 
     def __init__(self, videos: list[tuple[str, int]], workers: int, file: Path | None = None):
         self.paths, self.file = [path for path, _ in videos], file
-        text = file.read_text(encoding="utf-8", errors="surrogateescape") if file and file.exists() else ""
+        text = file.read_bytes().decode(errors="surrogateescape") if file and file.exists() else ""
         known = set(text.split("\n"))                            # splitlines() knows more ends than we write
         self.skipped = {index for index, path in enumerate(self.paths) if path in known}
         self.at = torch.full((max(1, workers), 2), -1.0, dtype=torch.float64).share_memory_()    # index, since when
