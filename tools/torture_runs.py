@@ -28,15 +28,18 @@ class Trial(NamedTuple):
 
 
 def kills(job: Job, quick: bool) -> Iterator[Trial]:
-    """kill -9 at random moments, every other time inside a checkpoint write."""
+    """kill -9 in turns between steps, inside a checkpoint write, and at any moment, the start included."""
     chance, reference, lives = random.Random(0), job.reference(), 4 if quick else 50
     run, life, starts = job.new(), 0, 0
     while life < lives:
-        inside, begin, starts = starts % 2 == 1, time.monotonic(), starts + 1
-        process, moment = job.start(run, fault={"slow_save": 0.2}), begin + chance.uniform(0.3, 1) * job.seconds
-        while process.poll() is None and (time.monotonic() < moment or inside and not list(run.glob(".*.pt.*"))):
+        where, starts = ("between steps", "a checkpoint write", "any moment")[starts % 3], starts + 1
+        logged = job.log(run).count("\nstep ") + chance.randint(1, 4) if run.with_suffix(".log").exists() else 1
+        process, moment = job.start(run, fault={"slow_save": 0.2}), time.monotonic() + chance.uniform(0, job.seconds)
+        while process.poll() is None and not (
+                job.log(run).count("\nstep ") >= logged if where == "between steps" else
+                time.monotonic() > moment and (where == "any moment" or list(run.glob(".*.pt.*")))):
             time.sleep(0.002)
-        time.sleep(chance.uniform(0, 0.25) * inside)             # at any moment of the write
+        time.sleep(chance.uniform(0, 0.25) * (where != "any moment"))            # any moment of the write or the step
         ended = process.poll() is not None
         process.kill()
         process.wait()
@@ -51,8 +54,7 @@ def kills(job: Job, quick: bool) -> Iterator[Trial]:
         newest = newest_checkpoint(run) if run.exists() else None
         repeated = (steps[-1] if steps else 0) - (newest["step"] if newest else 0)
         failure = unreadable(run) or (f"{repeated} steps are repeated" if repeated > SAVES else "")
-        where = "a checkpoint write" if inside else f"{time.monotonic() - begin:.1f} s"
-        yield Trial(f"killed in {where}, step {steps[-1] if steps else 0}", failure)
+        yield Trial(f"killed: {where}, step {steps[-1] if steps else 0}", failure)
         if life == lives:
             status = job.finish(run)
             yield Trial("the end after several kills", f"exit status {status}" if status else
