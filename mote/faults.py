@@ -217,7 +217,8 @@ def polled(loader: DataLoader, watch: Watch) -> Iterator[dict]:
     before, asked = signal.getsignal(signal.SIGCHLD), time.monotonic()
     stream = iter(loader)
     if loader.num_workers and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, before)                    # torch's would raise in the middle of a training step
+        theirs = getattr(before, "__module__", "").startswith("torch.")          # another DataLoader's: it would raise
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if theirs else before)      # in the middle of a training step
     processes = getattr(stream, "_workers", [])
     while True:
         looked = time.monotonic()

@@ -346,6 +346,16 @@ def test_workers_killed_from_outside_are_replaced_without_blame_and_without_a_wo
     assert (tmp_path / "in a decode").exists()
 
 
+def test_a_handler_that_another_loader_has_left_does_not_raise_in_a_step():
+    stock = iter(torch.utils.data.DataLoader(VIDEOS, num_workers=1))         # torch sets its handler once a process
+    next(stock)
+    assert signal.getsignal(signal.SIGCHLD).__module__.startswith("torch.")
+    batches = stream(Watch(VIDEOS, 1), 1, {3: end_by(signal.SIGSEGV)})
+    got = [next(batches)]
+    time.sleep(1)
+    assert indices([*got, *batches]) == KEYS
+
+
 def test_workers_leave_a_ctrl_c_to_the_main_process():
     watch = Watch(VIDEOS, 1)
     assert indices(stream(watch, 1, {4: lambda: os.kill(os.getpid(), signal.SIGINT)})) == KEYS and not watch.skipped
