@@ -4,17 +4,25 @@ tools/torture.py: what it says holds, and it does not say so of what does not.
 Must be true: a failed trial, a torture that breaks and one without a trial do not hold; two ends of a run are the same
 only bit for bit; the table of README.md is the newest rows. That mote itself survives is the slow test.
 """
+import contextlib
 import json
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 from mote.checkpoint import read_checkpoint, save_checkpoint  # noqa: E402
+from mote.clip_backbone import clip_config  # noqa: E402
+from mote.faults import Watch  # noqa: E402
+from mote.lists import read_classes, read_split  # noqa: E402
+from mote.runs import evaluated  # noqa: E402
 from tools import torture, torture_files, torture_job  # noqa: E402
 from tools.torture_runs import Trial  # noqa: E402
 
@@ -101,6 +109,23 @@ def test_damage_changes_a_file_in_every_way(tmp_path):
     assert any(len(one) < 5120 and whole.startswith(one) for one in seen)                        # cut
     assert any(one.endswith(b"x" * 5) and len(one) != len(whole) for one in seen)                # spliced
     assert any(len(one) == len(whole) and sum(a != b for a, b in zip(one, whole)) < 300 for one in seen)   # flipped
+
+
+READERS = {"val.txt": lambda file: read_split(file.parent, "val"), "testlist01.txt": lambda file: read_split(
+    file.parent, "val"), "classes.csv": read_classes, "labels.json": read_classes, "classInd.txt": read_classes,
+    "model.json": lambda file: clip_config(str(file)), "last.pt": read_checkpoint, "metrics.jsonl": lambda file:
+    evaluated(file.parent), "skipped.txt": lambda file: Watch([("a.mp4", 0)], 1, file)}
+TEXT = st.text("0123456789 ,/.\"{}[]:abmp\n\r\t", max_size=80).map(str.encode)
+
+
+@pytest.mark.parametrize("name", READERS)
+@given(st.one_of(st.binary(max_size=200), TEXT, TEXT.map(lambda text: b"PK\x03\x04" + text)))
+def test_any_bytes_are_read_or_refused(name, content):
+    """In a ValueError or an OSError, which scripts print as one line; hypothesis shows what else is raised."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / name).write_bytes(content)
+        with contextlib.suppress(ValueError, OSError):
+            READERS[name](Path(folder) / name)
 
 
 def test_readme_shows_the_newest_rows(capsys):
