@@ -260,7 +260,7 @@ def run(cfg: Config) -> dict:
         + f"\n{cfg.data}: {len(drawn)} training videos{f' repeated to {len(train)}' * (len(drawn) < len(train))}, "
         f"{len(names)} classes, {every} steps per epoch, from step {step}; run folder {out}")
 
-    # the loop: accumulate, step, log, evaluate, save
+    # the loop: evaluate, accumulate, step unless it is refused, log, save
     model.visual.set_grad_checkpointing(cfg.checkpoint_activations)
     ddp = Objective(model, cfg.second_pass)
     ddp = torch.compile(ddp, dynamic=False) if cfg.compile else ddp
