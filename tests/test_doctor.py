@@ -141,10 +141,10 @@ def test_a_version_below_pyprojects_is_wrong(find, monkeypatch, name, version, l
 def test_a_package_that_does_not_load_is_explained(find, monkeypatch, name, error, found, advice):
     real = doctor.importlib.import_module
 
-    def import_module(module):
+    def import_module(module, package=None):
         if module == name:
             raise error
-        return real(module)
+        return real(module, package)
     monkeypatch.setattr(doctor.importlib, "import_module", import_module)
     wrong, = (line for line in find(doctor.packages) if line.startswith("WRONG"))
     assert name in wrong and found in wrong and wrong.endswith(f"-> {advice}" if advice == doctor.FFMPEG else advice)
@@ -170,12 +170,25 @@ def run_doctor(**environment: str) -> subprocess.CompletedProcess:
                           env={**os.environ, "OMP_NUM_THREADS": "1", **environment})
 
 
-def test_without_ffmpegs_libraries_the_doctor_says_so(tmp_path):
+def without_ffmpeg(tmp_path):
     version = torchcodec.ffmpeg_major_version                    # a torchcodec without its part for that one
     installed, copy = Path(torchcodec.__file__).parent, tmp_path / "torchcodec"
     shutil.copytree(installed, copy, copy_function=os.symlink,
                     ignore=lambda _, names: [name for name in names if name.endswith((f"_core{version}.so", ".cpp"))])
     os.symlink(f"{installed}.libs", f"{copy}.libs")
+
+
+def test_without_ffmpegs_libraries_the_scripts_say_what_to_install(tmp_path):
+    without_ffmpeg(tmp_path)
+    flags = ["--backbone", "toyworld", "--pretrained", "toyworld", "--data", "x"]
+    done = subprocess.run([sys.executable, "eval.py", *flags], cwd=ROOT, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert "torchcodec cannot load FFmpeg's shared libraries" in done.stderr and "apt-get install" in done.stderr
+
+
+def test_without_ffmpegs_libraries_the_doctor_says_so(tmp_path):
+    without_ffmpeg(tmp_path)
     done = run_doctor(PYTHONPATH=str(tmp_path))
     assert done.returncode == 1 and "Traceback" not in done.stderr
     wrong, = (line for line in done.stdout.splitlines() if line.startswith("WRONG"))
@@ -332,7 +345,7 @@ def slowly(path, choose):
 
 def test_the_decode_rate_is_one_workers_and_what_all_can_reach_follows(find, videos, monkeypatch):
     monkeypatch.setattr(mote.data, "decode", slowly)
-    arguments = ("--data-root", str(videos), "--workers", "3", "--train-list", "")
+    arguments = ("--data-root", str(videos), "--workers", "3", "--batch", "2")
     line, = find(doctor.decoding, *arguments, side=32, cores=4.0, ranks=2)
     rate = float(line.removeprefix("ok    decoding: ").split()[0])
     assert 5 < rate <= 20 and "clips/s of 8 frames by one worker (16 videos), so by 2 x 3 on 4 cores at most" in line
@@ -347,7 +360,7 @@ def test_videos_that_do_not_decode_are_counted_and_named(find, videos, monkeypat
     damaged = list(map(str, damage(videos, number)))
     monkeypatch.setattr(doctor, "random", Namespace(Random=lambda _: Namespace(     # all 20, and not those of one split
         sample=lambda _, n: [(str(file), 0) for file in sorted(videos.glob("*/*.mp4"))])))
-    line, *rest = find(doctor.decoding, "--data-root", str(videos), side=32)
+    line, *rest = find(doctor.decoding, "--batch", "2", "--data-root", str(videos), side=32)
     assert line.startswith(f"{level:6s}")
     if number:
         assert f"{number} of 20 videos do not decode, for one {damaged[0]} -> python tools/check.py" in line
@@ -356,9 +369,9 @@ def test_videos_that_do_not_decode_are_counted_and_named(find, videos, monkeypat
 
 def test_a_folder_without_one_good_video_or_without_any_is_wrong(find, videos, tmp_path):
     damage(videos, 20)
-    line, = find(doctor.decoding, "--data-root", str(videos), side=32)
+    line, = find(doctor.decoding, "--batch", "2", "--data-root", str(videos), side=32)
     assert line.startswith(f"WRONG decoding {videos}") and "could not be decoded" in line and "tools/check.py" in line
-    line, = find(doctor.decoding, "--data-root", str(tmp_path / "nowhere"))
+    line, = find(doctor.decoding, "--batch", "2", "--data-root", str(tmp_path / "nowhere"))
     assert line.startswith("WRONG decoding: dataset k400: no folder at")
 
 
@@ -372,15 +385,20 @@ def test_a_video_that_kills_or_stops_its_decoder_is_named(find, videos, monkeypa
         return mote.data.decode_distinct(path, choose)[0]
     monkeypatch.setattr(mote.data, "decode", decode)
     monkeypatch.setattr(doctor, "HUNG", 2)
-    line, rate = find(doctor.decoding, "--data-root", str(videos), side=32)
+    line, rate = find(doctor.decoding, "--batch", "2", "--data-root", str(videos), side=32)
     assert line.startswith(f"WRONG decoding {drawn[5][0]}: ") and says in line and "(5 videos)" in rate
+
+
+def test_a_batch_larger_than_the_training_set_is_wrong(find, videos):
+    wrong = find(doctor.decoding, "--batch", "17", "--data-root", str(videos), side=32)[0]
+    assert wrong == "WRONG --batch 17 is more than the 16 training videos -> --batch 16 or lower"
 
 
 def test_decoding_ends_in_time_and_toyworld_is_left_out(find, videos, monkeypatch):
     monkeypatch.setattr(mote.data, "decode", slowly)
-    line, = find(doctor.decoding, "--data-root", str(videos), side=32, seconds=0.12)
+    line, = find(doctor.decoding, "--batch", "2", "--data-root", str(videos), side=32, seconds=0.12)
     assert 3 <= int(line.partition("worker (")[2].split()[0]) <= 5
-    assert "(7 videos)" in find(doctor.decoding, "--data-root", str(videos), side=32, videos=7)[0]
+    assert "(7 videos)" in find(doctor.decoding, "--batch", "2", "--data-root", str(videos), side=32, videos=7)[0]
     assert find(doctor.decoding, "--data", "toyworld") == []
 
 

@@ -326,8 +326,10 @@ def test_a_file_that_is_not_whole_never_gets_its_name(one, tmp_path, src, dst, m
 
 
 def start(src, dst):
+    """With SIGINT as a terminal gives it: a job in a script's background inherits that it is ignored."""
     return subprocess.Popen([sys.executable, ROOT / "tools/prepare.py", src, dst, "--measure", "0", "--jobs", "1"],
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
 
 
 def wait_for(condition):

@@ -184,6 +184,9 @@ def decoding(o: Namespace) -> Findings:
     if c.data.startswith("toyworld") and not c.data_root:
         return
     videos = dataset(c.data, c.data_root, "train", quiet, c.train_list, c.class_names, c.split)[0]
+    if c.batch > len(videos):
+        yield (False, f"--batch {c.batch} is more than the {len(videos)} training videos",
+               f"--batch {len(videos)} or lower")
     videos = random.Random(c.seed).sample(videos, min(o.videos, len(videos)))
     loader = torch.utils.data.DataLoader(
         TrainingClips(videos, c.frames, o.side, c.seed), batch_sampler=[[(0, i)] for i in range(len(videos))],
@@ -208,14 +211,6 @@ def decoding(o: Namespace) -> Findings:
                f"({len(came)} videos), so by {o.ranks} x {c.workers} on {o.cores:g} cores at most {most:.1f}"
                + f"; wanted: {o.clips_per_second:g}" * (o.clips_per_second > 0),
                f"{math.ceil(o.clips_per_second / rate)} workers on as many cores, or tools/prepare.py", "warn")
-
-
-def batch(o: Namespace) -> Findings:
-    from eval import dataset
-    c, quiet = o.config, Namespace(first=False)
-    if not c.data.startswith("toyworld") or c.data_root:
-        number = len(dataset(c.data, c.data_root, "train", quiet, c.train_list, c.class_names, c.split)[0])
-        yield c.batch <= number, f"{number} training videos for --batch {c.batch}", f"--batch {number} or lower"
 
 
 def take_steps(o: Namespace, clips: int) -> tuple[int, int]:
@@ -322,7 +317,7 @@ def main(argv: list[str] | None = None) -> int:
     if o.clips:
         print(*take_steps(o, o.clips))
         return 0
-    training = (batch, decoding, memory) if o.arguments else ()
+    training = (decoding, memory) if o.arguments else ()
     print(f"ok    looked at for train.py on {o.config.data}, {o.config.backbone}, --batch {o.config.batch}:")
     return min(1, report(o, generated, device, threads, shared_memory, disk, *training))
 
