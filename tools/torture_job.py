@@ -24,8 +24,8 @@ from mote import data, faults, toyworld  # noqa: E402
 from mote.checkpoint import read_checkpoint  # noqa: E402
 
 JOB = ["--data", "toyworld", "--zero-shot", "toyworld-novel", "--device", "cpu", "--threads", "1", "--epochs", "2",
-       "--batch", "16", "--layers", "2", "--eval-every", "1", "--save-every", "3", "--log-every", "2"]
-LONG, SAVES = 180, 3                                             # seconds after which a process hangs; --save-every
+       "--batch", "16", "--layers", "2", "--eval-every", "1", "--save-every", "4", "--log-every", "2"]
+LONG, SAVES = 180, 4                                             # seconds after which a process hangs; --save-every
 
 
 # --- the job, with faults in it ---------------------------------------------------------------------------------------
