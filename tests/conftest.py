@@ -5,25 +5,22 @@ Hypothesis draws sizes, temperatures and seeds; torch draws tensors from the see
 """
 import os
 import tempfile
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
-from hypothesis import strategies as st
+from support.places import GOLDEN
 
 # Before any test module imports eval.py or train.py, which read it once: no test writes to the user's cache.
 CACHE = tempfile.TemporaryDirectory(prefix="mote-tests-")
 os.environ["XDG_CACHE_HOME"] = CACHE.name
 
-GOLDEN = Path(__file__).parent / "golden"
+pytest_plugins = ["support.clips"]                               # its fixtures
 
 torch.set_num_threads(1)
 settings.register_profile("dev", max_examples=50, deadline=None)
 settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")   # explicitly: under CI hypothesis loads one of its own
-
-seeds = st.integers(0, 2**31 - 1)
 
 
 def pytest_configure(config):
@@ -32,17 +29,6 @@ def pytest_configure(config):
 
 def pytest_unconfigure(config):
     CACHE.cleanup()
-
-
-def randn(seed: int, *shape: int) -> torch.Tensor:
-    """Normal numbers from a seed, float64: what is an identity on paper then holds to 1e-12."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def flat(views_BVT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Views (B, V, T, 3, h, w) as mote.evaluation.view_cosines takes them: frames (n, 3, h, w), places (B, V, T)."""
-    B, V, T = views_BVT.shape[:3]
-    return views_BVT.flatten(0, 2), torch.arange(B * V * T).view(B, V, T)
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import flat, seeds
 from hypothesis import given
-from test_train import assert_same_weights, checkpoint, metrics, torchrun
+from support.runs import assert_same_weights, checkpoint, metrics, torchrun
+from support.tensors import flat, seeds
 from torch.testing import assert_close
 
 import eval as evaluation

@@ -14,33 +14,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import seeds
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_clip_backbone import save_archive
+from support.checkpoints import bits, expressible, new_checkpoint
+from support.clips import save_archive
+from support.places import OFFICIAL
+from support.tensors import seeds
 from torch.testing import assert_close
 
 import eval as evaluation
 from mote import checkpoint, load_model
 from mote.checkpoint import build_model, interpolate, read_checkpoint, save_checkpoint
-from mote.clip_backbone import build_clip, build_visual, clip_config, load_clip
-from mote.model import MoTE
+from mote.clip_backbone import build_clip, clip_config, load_clip
 from mote.official import OPENAI_MEAN, OPENAI_STD, from_official, openai_backbone, to_official
 from mote.processes import this_process
 from mote.runs import newest_checkpoint
-from mote.temporal_experts import TemporalTransformer
-
-OFFICIAL = Path(__file__).parent / "golden" / "official_tiny_checkpoint.pt"
-
-
-def new_checkpoint(seed=0, step=0, layers=2, experts=3):
-    """As train.py writes it: toyworld's visual tower, a head of 2 layers and 3 experts, 4 classes."""
-    torch.manual_seed(seed)
-    clip = {"backbone": "toyworld", "pretrained": "toyworld", "config": clip_config("toyworld"),
-            "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}
-    model = MoTE(build_visual(clip["config"]), TemporalTransformer(64, layers, experts), torch.randn(4, 64),
-                 torch.tensor(2.5), clip["mean"], clip["std"])
-    return {"model": model.state_dict(), "clip": clip, "classes": ["a", "b", "c", "d"], "step": step, "frames": 8}
 
 
 @pytest.fixture(scope="module")
@@ -279,11 +267,6 @@ def test_a_missing_expert_is_not_closed_up(tmp_path):
         load_model(tmp_path / "x.pt")
 
 
-def bits(state):
-    """Names to types and bytes: what `equal` says of 0 and -0, or of nan, does not matter here."""
-    return {name: (tensor.dtype, tensor.shape, tensor.contiguous().numpy().tobytes()) for name, tensor in state.items()}
-
-
 def test_the_authors_checkpoint_comes_back_as_it_was():
     """All names, types and bits of both state dicts, so their loaders find what they look for; and the epoch."""
     official = torch.load(OFFICIAL, weights_only=True)
@@ -292,19 +275,6 @@ def test_the_authors_checkpoint_comes_back_as_it_was():
     for part in ("model_state_dict", "fusion_model_state_dict"):
         assert bits(back[part]) == bits(official[part])
     assert back["optimizer_state_dict"] == {}
-
-
-def expressible(seed=0, layers=2, experts=3, classes=4, **vision):
-    """A checkpoint of train.py with OpenAI's kind of visual tower, as small as it gets; every tensor drawn anew."""
-    generator = torch.Generator().manual_seed(seed)
-    tower = {"image_size": 16, "layers": 1, "width": 64, "patch_size": 8, **vision}
-    config = {"embed_dim": 8, "quick_gelu": True, "vision_cfg": tower,
-              "text_cfg": {"context_length": 8, "vocab_size": 49408, "width": 8, "heads": 1, "layers": 1}}
-    model = MoTE(build_visual(config), TemporalTransformer(8, layers, experts), torch.zeros(classes, 8),
-                 torch.tensor(2.5), OPENAI_MEAN, OPENAI_STD)
-    state = {name: torch.randn(tensor.shape, generator=generator) for name, tensor in model.state_dict().items()}
-    return {"model": state, "step": 7, "frames": 16, "classes": ["a"] * classes, "clip": {
-        "backbone": "", "pretrained": "", "config": config, "mean": OPENAI_MEAN, "std": OPENAI_STD}}
 
 
 @given(seeds, st.integers(1, 12), st.integers(1, 12), st.integers(1, 5))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import randn
 from hypothesis import settings
+from support.tensors import randn
 
 import eval as eval_script
 import train

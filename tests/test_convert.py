@@ -14,15 +14,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_checkpoint import OFFICIAL, bits, expressible, new_checkpoint
-from test_clip_backbone import (  # noqa: F401  (fixtures)
-    config_file,
-    features_and_classes,
-    halved,
-    openai_state_dict,
-    original,
-    save_archive,
-)
+from support.checkpoints import bits, expressible, new_checkpoint
+from support.clips import features_and_classes, openai_state_dict, save_archive
+from support.places import OFFICIAL
 from torch.testing import assert_close
 
 import mote

@@ -11,7 +11,8 @@ import warnings
 
 import pytest
 import torch
-from test_train import ROOT, SMALL, torchrun
+from support.places import ROOT
+from support.runs import SMALL, torchrun
 
 import eval as evaluation
 import mote

@@ -18,9 +18,9 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
-from conftest import flat, seeds
 from hypothesis import given
 from hypothesis import strategies as st
+from support.tensors import flat, seeds
 
 import eval as evaluation
 import mote.evaluation

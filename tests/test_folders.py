@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_lists import relative, touch, write
+from support.videos import relative, touch, write
 
 from mote.folders import (
     class_name,

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import GOLDEN, seeds
 from hypothesis import given
 from hypothesis import strategies as st
+from support.places import GOLDEN
+from support.tensors import seeds
 
 import mote
 import train

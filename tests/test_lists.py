@@ -5,44 +5,19 @@ For every list format, class file and layout of the user's own, on tiny files th
 place of a list (hypothesis). Checked against what the lists were written from. The data sets' own lists are in
 test_official_lists.py, where videos lie in test_folders.py.
 """
-import functools
 import time
-from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
-from torchcodec.encoders import VideoEncoder
+from support.videos import check, relative, touch, write, write_video
 
-from mote.data import TestViews, decode
 from mote.folders import read_class_folders
 from mote.lists import find_classes, find_lists, needs_split, read_classes, read_split, write_split
 from mote.lists import read_list as read_list_and_classes
 
 NAMES = [f"class {i}" for i in range(1000)]
-CODECS = {".mp4": "libx264", ".avi": "mpeg4", ".mkv": "libx264", ".webm": "libvpx-vp9"}
-
-
-def write(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
-
-
-@functools.cache
-def video(ending, brightness):
-    """Four frames of one brightness, in the codec that goes with the ending."""
-    frames = torch.full((4, 3, 32, 48), brightness, dtype=torch.uint8)
-    format = {".mkv": "matroska"}.get(ending, ending[1:])
-    encoded = VideoEncoder(frames, frame_rate=10).to_tensor(format, codec=CODECS[ending], extra_options={"threads": 1})
-    return bytes(encoded.numpy())
-
-
-def write_video(path, label):
-    write(path, video(path.suffix, 40 + 100 * label))
 
 
 def write_jpegs(folder, label):
@@ -53,16 +28,6 @@ def write_jpegs(folder, label):
 
 def read_list(file, folder, num_classes):
     return read_list_and_classes(file, folder, NAMES[:num_classes])[0]
-
-
-def touch(folder, *names):
-    for name in names:
-        write(folder / name, b"x")
-    return folder
-
-
-def relative(videos, folder):
-    return [(Path(path).relative_to(folder).as_posix(), label) for path, label in videos]
 
 
 # --- lists ---------------------------------------------------------------------------------------------------------
@@ -448,16 +413,6 @@ def test_a_written_split_is_found_from_the_run_folder(tmp_path):
 
 
 # --- the layouts, in miniature, on files that decode ---------------------------------------------------------------
-def check(folder, split, classes, names, **options):
-    """The classes, and that each video is the one of its label: brightness 40 for label 0, 140 for label 1, ..."""
-    videos, found = read_split(folder, split, **options)
-    assert found == classes and sorted(relative(videos, folder)) == sorted(names)
-    views = TestViews(videos, T=2, size=16)
-    for i, (path, label) in enumerate(videos):
-        assert abs(views[i]["frames"].float().mean() - (40 + 100 * label)) < 3, path     # codecs are 1 or 2 levels off
-        assert views[i]["failed"] == [] and len(decode(path, np.arange)) == 4
-
-
 def test_kinetics_layout(tmp_path):
     for split, n in (("train", 2), ("val", 1)):
         rows = [(f"{split}/arm wrestling/{i} x.mp4", 0) for i in range(n)]

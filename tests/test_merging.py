@@ -10,9 +10,9 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import randn, seeds
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support.tensors import randn, seeds
 
 from mote.merging import (
     classification_loss,

@@ -10,9 +10,9 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import randn, seeds
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from support.tensors import randn, seeds
 
 from mote.model import cosine, probabilities, video_embedding
 from mote.modulation import class_similarity, modulation

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from test_lists import check, relative, touch, write, write_video
+from support.videos import check, relative, touch, write, write_video
 
 from mote.lists import find_classes, find_lists, official_splits, read_classes, read_list, read_split
 

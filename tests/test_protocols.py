@@ -10,9 +10,10 @@ from dataclasses import asdict, fields, replace
 
 import numpy as np
 import pytest
-from conftest import GOLDEN, seeds
 from hypothesis import given
 from hypothesis import strategies as st
+from support.places import GOLDEN
+from support.tensors import seeds
 
 from mote.folders import stem
 from mote.protocols import (

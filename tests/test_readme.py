@@ -12,17 +12,17 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_checkpoint import expressible
-from test_clip_backbone import TINY as TINY_CLIP
-from test_clip_backbone import openai_state_dict, save_archive
-from test_train import ROOT
+from support.checkpoints import expressible
+from support.clips import TINY as TINY_CLIP
+from support.clips import openai_state_dict, save_archive
+from support.places import ROOT
+from support.readme import README
 
 import eval as evaluation
 import train
 from mote.checkpoint import save_checkpoint
 from mote.clip_backbone import build_clip
 
-README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.S)
 COMMANDS = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines() if line]
 TINY = ["--backbone", "toyworld", "--pretrained", "toyworld", "--threads", "1", "--workers", "0", "--device", "cpu"]

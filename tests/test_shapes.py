@@ -11,7 +11,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import randn
+from support.tensors import randn
 from torch.testing import assert_close
 
 import eval as evaluation

@@ -14,7 +14,8 @@ import tempfile
 
 import pytest
 import torch
-from test_readme import README, ROOT
+from support.places import ROOT
+from support.readme import README
 from torchcodec.encoders import VideoEncoder
 
 import eval as evaluation

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import randn, seeds
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.tensors import randn, seeds
 from torch import nn
 
 from mote.merging import merging_weights, temperatures

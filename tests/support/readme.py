@@ -1,0 +1,4 @@
+"""README.md, as text."""
+from support.places import ROOT
+
+README = (ROOT / "README.md").read_text()
