@@ -6,8 +6,8 @@ Evaluate a checkpoint, or CLIP alone, on a dataset or on one video of your own.
     python eval.py --checkpoint RUN --data ucf101 --split all --clips 3 --json ucf101.json     # mean, std
     python eval.py --checkpoint runs/demo --video CLIP.mp4 --classes "star moving left, star moving right"
 
-Every video counts once on any number of ranks; none is replaced (mote/evaluation.py). Each score stands below its
-protocol (mote/protocols.py), with and without temporal feature modulation (Eq. 11). Float32 unless --precision bf16.
+Every video counts once on any number of ranks; none is replaced (mote/scoring/evaluate.py). Each score stands below its
+protocol (mote/scoring/protocols.py), with and without temporal feature modulation (Eq. 11). Float32 unless --precision bf16.
 
 Dimension key   D embedding   N classes
 """
@@ -22,16 +22,16 @@ import torch
 from torch import Tensor
 
 from mote import toyworld
-from mote.checkpoint import build_model, interpolate, model_hash, read_checkpoint
 from mote.clip_backbone import TEMPLATES, check_templates, class_embeddings, load_clip, text_hash
 from mote.data import TestViews, Undecodable
-from mote.evaluation import NAMES, describe, evaluate, over_splits, view_cosines
-from mote.folders import find_folder, read_text, stem
-from mote.lists import Videos, find_classes, needs_split, official_splits, read_classes, read_split
+from mote.datasets.folders import find_folder, read_text, stem
+from mote.datasets.lists import Videos, find_classes, needs_split, official_splits, read_classes, read_split
 from mote.model import MoTE, probabilities
 from mote.modulation import GAMMA, NEIGHBOURS
-from mote.processes import PRECISIONS, Process, autocast, one_line_errors, plain_errors, start, this_process
-from mote.protocols import Protocol, digest, list_digest, mixed_names
+from mote.runtime.checkpoints import build_model, interpolate, model_hash, read_checkpoint
+from mote.runtime.ranks import PRECISIONS, Process, autocast, one_line_errors, plain_errors, start, this_process
+from mote.scoring.evaluate import NAMES, describe, evaluate, over_splits, view_cosines
+from mote.scoring.protocols import Protocol, digest, list_digest, mixed_names
 from mote.temporal_experts import POSITIONS, TemporalTransformer
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mote"          # class embeddings

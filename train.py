@@ -22,17 +22,29 @@ import torch
 from torch import Tensor, nn
 
 from eval import CACHE, dataset, list_hash, protocol, read_templates
-from mote.checkpoint import check_weights, read_checkpoint
 from mote.clip_backbone import class_embeddings, clip_config, load_clip, text_hash
 from mote.data import MicroBatches, TrainingClips
-from mote.evaluation import evaluate
-from mote.faults import BadVideos, Refused, Stop, Watch, agree, finite, watched
 from mote.merging import BETA, ETA, LAMBDA, classification_loss, draw_temperatures, merging_weights, mse_loss
 from mote.merging import total_loss as L_ALL
 from mote.model import MoTE, cosine, video_embedding
-from mote.processes import autocast, dtype_for, from_rank_0, one_line_errors, plain_errors, start, this_process
-from mote.protocols import few_shot, repeated
-from mote.runs import Meter, check_resumed, evaluated, find_run, finish, header, log, open_run, record, restore, save
+from mote.runtime.checkpoints import check_weights, read_checkpoint
+from mote.runtime.guard import BadVideos, Refused, Stop, Watch, agree, finite, watched
+from mote.runtime.ranks import autocast, dtype_for, from_rank_0, one_line_errors, plain_errors, start, this_process
+from mote.runtime.run_folder import (
+    Meter,
+    check_resumed,
+    evaluated,
+    find_run,
+    finish,
+    header,
+    log,
+    open_run,
+    record,
+    restore,
+    save,
+)
+from mote.scoring.evaluate import evaluate
+from mote.scoring.protocols import few_shot, repeated
 from mote.temporal_experts import POSITIONS, ROUTINGS, TemporalTransformer, draw_experts
 
 # --- 1. configuration -------------------------------------------------------------------------------------------------

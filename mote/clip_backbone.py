@@ -39,7 +39,7 @@ def clip_config(backbone: str) -> dict:
     """
     import open_clip
 
-    beside = Path(__file__).parent / f"{backbone}.json"         # toyworld.json
+    beside = Path(__file__).parent / "toyworld" / f"{backbone}.json"         # toyworld.json
     path = beside if beside.is_file() else Path(backbone)
     if path.suffix == ".json":
         if not path.is_file():
@@ -94,7 +94,7 @@ def load_clip(backbone: str = "ViT-B-16-quickgelu", pretrained: str = "openai") 
 
     config = clip_config(backbone)
     activation = "QuickGELU" if config.get("quick_gelu") else "GELU"
-    beside = Path(__file__).parent / f"{pretrained}.pt"         # toyworld.pt
+    beside = Path(__file__).parent / "toyworld" / f"{pretrained}.pt"         # toyworld.pt
     file = beside if beside.is_file() else Path(pretrained)
     tag = get_pretrained_cfg(backbone, pretrained)
     if tag and bool(tag.get("quick_gelu")) != bool(config.get("quick_gelu")):

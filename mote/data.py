@@ -166,7 +166,7 @@ class TrainingClips(torch.utils.data.Dataset):
         for _ in range(MAX_TRIES):
             path, label = self.videos[index]
             try:
-                with self.watch(index):                          # of mote/faults.py, or nothing
+                with self.watch(index):                          # of mote/runtime/guard.py, or nothing
                     frames = decode(path, lambda n: random_indices(n, self.T, rng))
             except Undecodable:
                 failed.append(index)

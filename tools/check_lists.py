@@ -12,7 +12,7 @@ import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from mote.folders import Videos, class_name, stem
+from mote.datasets.folders import Videos, class_name, stem
 
 Lists = dict[str, tuple[Videos, list[str]]]                      # "train1", "val", ... -> videos, class names
 

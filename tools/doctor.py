@@ -216,7 +216,7 @@ def decoding(o: Namespace) -> Findings:
 def take_steps(o: Namespace, clips: int) -> tuple[int, int]:
     """Two training steps, AdamW's included, on random frames. -> their peak of memory; what is free, in bytes"""
     import train
-    from tools.bench_steps import frames_for, new_model, peak_memory, torch
+    from tools.bench.steps import frames_for, new_model, peak_memory, torch
     c, process = o.config, train.this_process(o.config.device, o.config.threads)
     at = Namespace(backbone=c.backbone, device=process.device)
     free = torch.cuda.mem_get_info(process.device)[0] if process.device.type == "cuda" else free_memory()

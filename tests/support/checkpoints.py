@@ -3,7 +3,7 @@ import torch
 
 from mote.clip_backbone import build_visual, clip_config
 from mote.model import MoTE
-from mote.official import OPENAI_MEAN, OPENAI_STD
+from mote.runtime.authors_format import OPENAI_MEAN, OPENAI_STD
 from mote.temporal_experts import TemporalTransformer
 
 

@@ -7,7 +7,7 @@ import torch
 from torchcodec.encoders import VideoEncoder
 
 from mote.data import TestViews, decode
-from mote.lists import read_split
+from mote.datasets.lists import read_split
 
 CODECS = {".mp4": "libx264", ".avi": "mpeg4", ".mkv": "libx264", ".webm": "libvpx-vp9"}
 
