@@ -28,21 +28,15 @@ from mote.merging import BETA, ETA, LAMBDA, classification_loss, draw_temperatur
 from mote.merging import total_loss as L_ALL
 from mote.model import MoTE, cosine, video_embedding
 from mote.runtime.checkpoints import check_weights, read_checkpoint
-from mote.runtime.guard import BadVideos, Refused, Stop, Watch, agree, finite, watched
-from mote.runtime.ranks import autocast, dtype_for, from_rank_0, one_line_errors, plain_errors, start, this_process
-from mote.runtime.run_folder import (
-    Meter,
-    check_resumed,
-    evaluated,
-    find_run,
-    finish,
-    header,
-    log,
-    open_run,
-    record,
-    restore,
-    save,
-)
+from mote.runtime.errors import one_line_errors
+from mote.runtime.guard import BadVideos, Refused, agree, finite
+from mote.runtime.log import Meter, header, log
+from mote.runtime.options import plain_errors
+from mote.runtime.precision import autocast, dtype_for
+from mote.runtime.ranks import find_ranks, from_rank_0, start
+from mote.runtime.run_folder import check_resumed, evaluated, find_run, finish, open_run, record, restore, save
+from mote.runtime.signals import Stop
+from mote.runtime.watched_loading import Watch, watched
 from mote.scoring.evaluate import evaluate
 from mote.scoring.protocols import few_shot, repeated
 from mote.temporal_experts import POSITIONS, ROUTINGS, TemporalTransformer, draw_experts
@@ -208,17 +202,17 @@ def main(argv: list[str] | None = None) -> dict:
 # --- 4. the run -------------------------------------------------------------------------------------------------------
 def run(cfg: Config) -> dict:
     """What a user can get wrong is read before the process group starts; then the loop; then the table."""
-    process = this_process(cfg.device, cfg.threads)
-    device, say = process.device, print if process.first else lambda *_, **__: None
+    ranks = find_ranks(cfg.device, cfg.threads)
+    device, say = ranks.device, print if ranks.first else lambda *_, **__: None
     out, resumed = find_run(cfg.out, cfg.resume, cfg.data)
     init = cfg.init and read_checkpoint(cfg.init)
 
     # data, CLIP, and the temporal head with experts
-    train, names, n = dataset(cfg.data, cfg.data_root, "train", process, cfg.train_list, cfg.class_names, cfg.split)
+    train, names, n = dataset(cfg.data, cfg.data_root, "train", ranks, cfg.train_list, cfg.class_names, cfg.split)
     train = repeated(drawn := few_shot(train, cfg.shots, cfg.seed) if cfg.shots else train, len(train))
-    tests = {cfg.data: dataset(cfg.data, cfg.data_root, "val", process, cfg.val_list, cfg.class_names, cfg.split)}
-    tests |= {zs: dataset(zs, "", "val", process) for zs in map(str.strip, cfg.zero_shot.split(",")) if zs}
-    batches = MicroBatches(len(train), cfg.batch, cfg.epochs, cfg.seed, process.rank, process.world, cfg.accumulate,
+    tests = {cfg.data: dataset(cfg.data, cfg.data_root, "val", ranks, cfg.val_list, cfg.class_names, cfg.split)}
+    tests |= {zs: dataset(zs, "", "val", ranks) for zs in map(str.strip, cfg.zero_shot.split(",")) if zs}
+    batches = MicroBatches(len(train), cfg.batch, cfg.epochs, cfg.seed, ranks.rank, ranks.world_size, cfg.accumulate,
                            start=resumed["step"] if resumed else 0)
     step, steps, every = batches.start, batches.stop, batches.steps_per_epoch
     if tests[cfg.data][1] != names or len({n, tests[cfg.data][2]} - {""}) > 1:
@@ -231,11 +225,11 @@ def run(cfg: Config) -> dict:
         check_resumed(resumed, **identity)
     if step > steps:
         raise ValueError(f"--resume: step {step} of the checkpoint is past the {steps} steps of --epochs {cfg.epochs}")
-    start(process)
+    start(ranks)
     if (first := from_rank_0(step)) != step:
         raise ValueError(f"--resume: rank 0 found a checkpoint of step {first}, this one {step}: they must share --out")
     out, embeddings = from_rank_0((out, {name: class_embeddings(clip, tokenizer, classes, templates, CACHE)
-                                         for name, (_, classes, _) in tests.items()} if process.first else None))
+                                         for name, (_, classes, _) in tests.items()} if ranks.first else None))
     finetune_MD, dim = embeddings[cfg.data], embeddings[cfg.data].shape[1]
     torch.manual_seed(cfg.seed)
 
@@ -246,7 +240,7 @@ def run(cfg: Config) -> dict:
 
     def test(temporal: TemporalTransformer, name: str) -> dict:
         plan = protocol(name, *tests[name], templates, frames=cfg.frames, resize=model.image_size)
-        result = evaluate(assemble(temporal), tests[name][0], embeddings[name], process, plan, workers=cfg.workers,
+        result = evaluate(assemble(temporal), tests[name][0], embeddings[name], ranks, plan, workers=cfg.workers,
                           skipped=out / "skipped.txt")
         if result["failed"]:
             say(f"{name}: {len(result['failed'])} of {result['videos']} videos could not be decoded", flush=True)
@@ -263,12 +257,12 @@ def run(cfg: Config) -> dict:
 
     # the run folder and the header of the log
     dtype = dtype_for(device, cfg.precision)
-    open_run(process, out, step, drawn, tests[cfg.data][0], names)
+    open_run(ranks, out, step, drawn, tests[cfg.data][0], names)
     about = {"config": asdict(cfg), **identity, "frames": cfg.frames, "untrained": untrained,
              "torch": str(torch.__version__),
              "clip": {"backbone": cfg.backbone, "pretrained": cfg.pretrained, "config": clip_config(cfg.backbone),
                       "mean": tuple(clip.image_mean), "std": tuple(clip.image_std)}}
-    say(header(process, dtype, asdict(cfg), optimizer, untrained)
+    say(header(ranks, dtype, asdict(cfg), optimizer, untrained)
         + f"\n{cfg.data}: {len(drawn)} training videos{f' repeated to {len(train)}' * (len(drawn) < len(train))}, "
         f"{len(names)} classes, {every} steps per epoch, from step {step}; run folder {out}")
 
@@ -276,18 +270,18 @@ def run(cfg: Config) -> dict:
     model.visual.set_grad_checkpointing(cfg.checkpoint_activations)
     ddp = Objective(model, cfg.second_pass)
     ddp = torch.compile(ddp, dynamic=False) if cfg.compile else ddp
-    ddp = nn.parallel.DistributedDataParallel(ddp, gradient_as_bucket_view=True) if process.world > 1 else ddp
-    watch, refused = Watch(train, cfg.workers, out / "skipped.txt"), Refused(out / "refused.jsonl", process)
+    ddp = nn.parallel.DistributedDataParallel(ddp, gradient_as_bucket_view=True) if ranks.world_size > 1 else ddp
+    watch, refused = Watch(train, cfg.workers, out / "skipped.txt"), Refused(out / "refused.jsonl", ranks)
     clips = TrainingClips(train, cfg.frames, model.image_size, cfg.seed, cfg.flip, cfg.min_area, watch)
     stream = watched(clips, batches, watch, cfg.workers, pin_memory=device.type == "cuda")
-    meter, bad, stop = Meter(process, resumed), BadVideos(train, resumed), Stop()
+    meter, bad, stop = Meter(ranks, resumed), BadVideos(train, resumed), Stop()
     results, done = {}, from_rank_0(evaluated(out))
     while True:
         epoch, epoch_ends = step // every, step % every == 0 < step
         if epoch_ends and (epoch % cfg.eval_every == 0 or step == steps):
             for name in [name for name in tests if step == steps or name == cfg.data if (step, name) not in done]:
                 result = test(model.temporal.merged(), name)     # with the experts merged, Eq. 6
-                results[name] = record(process, out, {"step": step, "epoch": epoch, "data": name, **meter.named(),
+                results[name] = record(ranks, out, {"step": step, "epoch": epoch, "data": name, **meter.named(),
                                                       **result})
             meter.restart()                                      # neither this nor saving is clips/s
         if step == steps:
@@ -300,11 +294,11 @@ def run(cfg: Config) -> dict:
         for i in range(cfg.accumulate):
             batch = meter.wait_for(stream)
             bad.new, videos = bad.new + batch["failed"], videos + batch["index"].tolist()
-            m = i * process.world + process.rank
+            m = i * ranks.world_size + ranks.rank
             inputs = batch["frames"], batch["label"], *draws(cfg, step, m)
             # The global generator serves towers with dropout alone: a function of the step too.
             torch.manual_seed(int(np.random.SeedSequence((cfg.seed, step, m, 1)).generate_state(1)[0]))
-            syncs = i == cfg.accumulate - 1 or process.world == 1
+            syncs = i == cfg.accumulate - 1 or ranks.world_size == 1
             with contextlib.nullcontext() if syncs else ddp.no_sync():      # around forward and backward
                 with autocast(device, dtype):
                     three = ddp(*(tensor.to(device, non_blocking=True) for tensor in inputs))
@@ -325,14 +319,14 @@ def run(cfg: Config) -> dict:
         for line in bad.report() if log_now or save_now else ():
             say(line)
         if save_now:
-            save(process, out, cfg.keep, {"model": model.state_dict(), "optimizer": optimizer.state_dict(),
+            save(ranks, out, cfg.keep, {"model": model.state_dict(), "optimizer": optimizer.state_dict(),
                                           "step": step, "meter": meter.state(), "undecodable": bad.known, **about})
         refused.check(), bad.check(len(drawn))
         if stopping:
-            stop.leave(step, process, out)
+            stop.leave(step, ranks, out)
 
     # the table
-    return finish(process, out, untrained, {name: results.get(name) or test(model.temporal.merged(), name)
+    return finish(ranks, out, untrained, {name: results.get(name) or test(model.temporal.merged(), name)
                                             for name in tests})
 
 

@@ -248,3 +248,14 @@ class MicroBatches:
             batch = order[part * self.batch:(part + 1) * self.batch]
             for m in self.mine:
                 yield [(epoch, index) for index in batch[m * self.micro:(m + 1) * self.micro]]
+
+
+def require_decoder() -> None:
+    """Raise OSError, saying what to install, where torchcodec cannot load FFmpeg's libraries."""
+    try:
+        import torchcodec.decoders
+        if getattr(torchcodec, "ffmpeg_major_version", 0) is None:           # since 0.16 importing it says nothing
+            torchcodec.decoders.VideoDecoder(b"")                # raises, with the reason
+    except (ImportError, RuntimeError, OSError) as error:
+        raise OSError("torchcodec cannot load FFmpeg's shared libraries (versions 4 to 9): apt-get install ffmpeg, or "
+                      f"brew install ffmpeg ({str(error).strip().splitlines()[0][:100]})") from None

@@ -29,7 +29,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from mote.merging import classification_loss, draw_temperatures, merge, mse_loss, temperatures  # noqa: E402
 from mote.model import MoTE, cosine, video_embedding  # noqa: E402
 from mote.runtime.checkpoints import build_model  # noqa: E402
-from mote.runtime.ranks import one_line_errors, plain_errors  # noqa: E402
+from mote.runtime.errors import one_line_errors  # noqa: E402
+from mote.runtime.options import plain_errors  # noqa: E402
 from mote.runtime.run_folder import check_resumed  # noqa: E402
 from mote.scoring.evaluate import evaluate, view_cosines  # noqa: E402
 from mote.temporal_experts import TemporalExperts, TemporalTransformer, draw_experts, quick_gelu  # noqa: E402

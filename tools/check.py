@@ -21,9 +21,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from mote.data import require_decoder  # noqa: E402
 from mote.datasets.folders import SPLITS, class_folders, find_folder, folders_of_videos, stem  # noqa: E402
 from mote.datasets.lists import find_lists, needs_split, official_splits, read_split, write_split  # noqa: E402
-from mote.runtime.ranks import one_line_errors, plain_errors, require_decoder  # noqa: E402
+from mote.runtime.errors import one_line_errors  # noqa: E402
+from mote.runtime.options import plain_errors  # noqa: E402
 from tools.check_lists import Findings, Lists, check_labels, check_same  # noqa: E402
 from tools.check_videos import DEPTHS, examine_all  # noqa: E402
 

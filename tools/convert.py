@@ -24,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from mote.clip_backbone import SIZES, is_torchscript  # noqa: E402
 from mote.runtime.authors_format import is_official, to_official  # noqa: E402
 from mote.runtime.checkpoints import build_model, in_our_format, read_file, save_checkpoint  # noqa: E402
-from mote.runtime.ranks import one_line_errors, plain_errors  # noqa: E402
+from mote.runtime.errors import one_line_errors  # noqa: E402
+from mote.runtime.options import plain_errors  # noqa: E402
 
 CLIP = {"visual.conv1.weight", "token_embedding.weight", "text_projection", "logit_scale"}
 

@@ -113,9 +113,9 @@ def generated(o: Namespace) -> Findings:
 
 
 def device(o: Namespace) -> Findings:
-    from train import dtype_for, this_process, torch
+    from train import dtype_for, find_ranks, torch
     o.device = torch.device("cpu")                               # if the next line raises
-    o.device = this_process(o.config.device).device
+    o.device = find_ranks(o.config.device).device
     precision = dtype_for(o.device, "auto")
     if o.device.type == "cuda":
         about, count = torch.cuda.get_device_properties(o.device), torch.cuda.device_count()
@@ -217,9 +217,9 @@ def take_steps(o: Namespace, clips: int) -> tuple[int, int]:
     """Two training steps, AdamW's included, on random frames. -> their peak of memory; what is free, in bytes"""
     import train
     from tools.bench.steps import frames_for, new_model, peak_memory, torch
-    c, process = o.config, train.this_process(o.config.device, o.config.threads)
-    at = Namespace(backbone=c.backbone, device=process.device)
-    free = torch.cuda.mem_get_info(process.device)[0] if process.device.type == "cuda" else free_memory()
+    c, ranks = o.config, train.find_ranks(o.config.device, o.config.threads)
+    at = Namespace(backbone=c.backbone, device=ranks.device)
+    free = torch.cuda.mem_get_info(ranks.device)[0] if ranks.device.type == "cuda" else free_memory()
     clip = train.load_clip(c.backbone, "")[0].to(at.device)      # its text tower stays there too
     model = new_model(at, clip.visual, c.layers, c.experts).train()
     optimizer, objective = train.build_optimizer(model, c), train.Objective(model, c.second_pass)

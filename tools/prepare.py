@@ -35,9 +35,14 @@ import torch
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from mote.data import TrainingClips, Undecodable  # noqa: E402
+from mote.data import (  # noqa: E402
+    TrainingClips,
+    Undecodable,
+    require_decoder,  # noqa: E402
+)
 from mote.datasets.folders import VIDEO_ENDINGS  # noqa: E402
-from mote.runtime.ranks import one_line_errors, plain_errors, require_decoder  # noqa: E402
+from mote.runtime.errors import one_line_errors  # noqa: E402
+from mote.runtime.options import plain_errors  # noqa: E402
 
 FAILED, SETTINGS, TEMPORARY = "failed.txt", "prepare.json", ".prepare-"                # what we write beside the videos
 FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))

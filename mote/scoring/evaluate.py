@@ -19,8 +19,10 @@ from torch import Tensor
 
 from ..data import TestViews
 from ..model import MoTE, cosine, video_embedding
-from ..runtime.guard import Watch, watched
-from ..runtime.ranks import Process, autocast, gather, printable
+from ..runtime.errors import printable
+from ..runtime.precision import autocast
+from ..runtime.ranks import Ranks, gather
+from ..runtime.watched_loading import Watch, watched
 from .protocols import Protocol, half_class_draws, mean_and_std
 
 NAMES = {"plain": "without modulation", "modulated": "with modulation"}
@@ -42,7 +44,7 @@ def view_cosines(model: MoTE, frames: Tensor, places_BVT: Tensor, classes_ND: Te
 
 
 @torch.no_grad()
-def evaluate(model: MoTE, videos: list[tuple[str, int]], classes_ND: Tensor, process: Process, protocol: Protocol,
+def evaluate(model: MoTE, videos: list[tuple[str, int]], classes_ND: Tensor, ranks: Ranks, protocol: Protocol,
              batch: int = 16, workers: int = 0, skipped: Path | None = None) -> dict:
     """Scores of a model on a list, as the protocol says; batch counts views per rank. The same dict on every rank.
 
@@ -52,13 +54,13 @@ def evaluate(model: MoTE, videos: list[tuple[str, int]], classes_ND: Tensor, pro
     model.eval()
     p, watch = protocol, Watch(videos, workers, skipped)
     data = TestViews(videos, p.frames, model.image_size, p.resize, p.clips, p.crops, watch)
-    mine, size = range(process.rank, len(videos), process.world), max(1, batch // (p.clips * p.crops))
+    mine, size = range(ranks.rank, len(videos), ranks.world_size), max(1, batch // (p.clips * p.crops))
     keys = [list(mine[i:i + size]) for i in range(0, len(mine), size)]
-    classes_ND, parts, failed = classes_ND.to(process.device), [], []
-    for one in watched(data, keys, watch, workers, process.device.type == "cuda"):
+    classes_ND, parts, failed = classes_ND.to(ranks.device), [], []
+    for one in watched(data, keys, watch, workers, ranks.device.type == "cuda"):
         failed += one["failed"]
-        with autocast(process.device, p.precision):
-            frames, places = (one[key].to(process.device, non_blocking=True) for key in ("frames", "places"))
+        with autocast(ranks.device, p.precision):
+            frames, places = (one[key].to(ranks.device, non_blocking=True) for key in ("frames", "places"))
             both = view_cosines(model, frames, places, classes_ND, p.neighbours, p.gamma)
         parts.append((one["index"].tolist(), torch.stack(both, dim=1).float().cpu()))         # (B, 2, N)
     parts, failed = gather(parts), gather(failed)

@@ -28,7 +28,7 @@ from mote.clip_backbone import build_clip, clip_config, load_clip
 from mote.runtime import checkpoints as checkpoint
 from mote.runtime.authors_format import OPENAI_MEAN, OPENAI_STD, from_official, openai_backbone, to_official
 from mote.runtime.checkpoints import build_model, interpolate, read_checkpoint, save_checkpoint
-from mote.runtime.ranks import this_process
+from mote.runtime.ranks import find_ranks
 from mote.runtime.run_folder import newest_checkpoint
 
 
@@ -351,7 +351,7 @@ def test_a_clip_weight_of_099_mixes_the_original_clip_into_the_authors_checkpoin
     flags, clip = tiny_clip
     options = evaluation.parse(["--checkpoint", str(OFFICIAL), "--data", "toyworld", "--clip-weight", "0.99",
                                 *(word for name, value in flags.items() for word in (f"--{name}", value))])
-    from_eval = evaluation.load(options, ["a star", "a ring"], this_process("cpu"))[0]
+    from_eval = evaluation.load(options, ["a star", "a ring"], find_ranks("cpu"))[0]
     fine_tuned = torch.load(OFFICIAL, weights_only=True)["model_state_dict"]
     original = {name: tensor for name, tensor in clip.state_dict().items() if name in fine_tuned}
     assert original.keys() == fine_tuned.keys()

@@ -34,17 +34,20 @@ import train
 from mote import data, load_model
 from mote.clip_backbone import class_embeddings, load_clip
 from mote.data import Undecodable, decode, jpeg_size
-from mote.runtime import guard as faults
+from mote.runtime import guard, log, watched_loading
 from mote.runtime import ranks as processes
 from mote.runtime import run_folder as runs
 from mote.runtime.checkpoints import read_checkpoint, save_checkpoint
-from mote.runtime.guard import BadVideos, Stop, Watch, agree, finite, watched
-from mote.runtime.ranks import Process, one_line_errors
+from mote.runtime.errors import one_line_errors
+from mote.runtime.guard import BadVideos, agree, finite
+from mote.runtime.ranks import Ranks
+from mote.runtime.signals import Stop
+from mote.runtime.watched_loading import Watch, watched
 from mote.scoring import evaluate as evaluation
 from mote.scoring.evaluate import evaluate
 from mote.scoring.protocols import Protocol
 
-ALONE = Process(0, 1, torch.device("cpu"))
+ALONE = Ranks(0, 1, torch.device("cpu"))
 NAN, INF = float("nan"), float("inf")
 
 
@@ -71,8 +74,8 @@ def handlers():
 @pytest.fixture(autouse=True, scope="module")
 def hurry():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(faults, "POLL", 0.1)
-        patch.setattr(faults, "HUNG", 2.0)
+        patch.setattr(watched_loading, "POLL", 0.1)
+        patch.setattr(watched_loading, "HUNG", 2.0)
         yield
 
 
@@ -97,7 +100,7 @@ def one_of_two(rank: int, store: str, number: int, answers) -> None:
         os.kill(os.getpid(), number)
     answers.put(agree(torch.device("cpu"), bool(stop.came), False, torch.tensor(rank == 0)))
     dist.destroy_process_group()
-    stop.leave(3, Process(rank, 2, torch.device("cpu")), Path("RUN"))
+    stop.leave(3, Ranks(rank, 2, torch.device("cpu")), Path("RUN"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -176,7 +179,7 @@ def test_an_evaluation_that_is_recorded_is_not_repeated_after_a_kill(job, tmp_pa
 
 def test_a_video_skipped_at_an_earlier_start_is_not_touched_and_named_once_over_a_resume(job, tmp_path, monkeypatch,
                                                                                          capsys):
-    monkeypatch.setattr(faults, "MAX_BAD", 0.1)
+    monkeypatch.setattr(guard, "MAX_BAD", 0.1)
     bad = Path(os.environ["MOTE_DATA"]) / "toyworld" / Path(job[3]).read_text().split()[0]
     (tmp_path / "skipped.txt").write_text(f"{bad}\n")
     real = data.decode
@@ -225,7 +228,7 @@ def test_a_refused_step_touches_nothing_and_its_videos_are_written_down(job, tmp
 @pytest.mark.parametrize("steps, stopped_at", [([1, 2, 4, 5], None), ([2, 3, 4], 4)])
 def test_a_run_stops_after_some_refused_steps_in_a_row_with_the_last_good_state_saved(
         job, tmp_path, monkeypatch, capsys, steps, stopped_at):
-    monkeypatch.setattr(faults, "MAX_REFUSED", 3)
+    monkeypatch.setattr(guard, "MAX_REFUSED", 3)
     in_forward(monkeypatch, infinite_gradient, *steps)
     if stopped_at is None:                                       # the accepted third step starts the count anew
         train.main([*job, str(tmp_path)])
@@ -240,7 +243,7 @@ def test_a_run_stops_after_some_refused_steps_in_a_row_with_the_last_good_state_
 
 
 def test_the_last_good_state_is_saved_though_no_save_was_due(job, tmp_path, monkeypatch):
-    monkeypatch.setattr(faults, "MAX_REFUSED", 1)
+    monkeypatch.setattr(guard, "MAX_REFUSED", 1)
     in_forward(monkeypatch, infinite_gradient, 2)
     with pytest.raises(SystemExit):
         train.main([*job, str(tmp_path)])
@@ -374,8 +377,8 @@ def test_a_pipe_that_breaks_is_a_workers_death_only_where_one_is_dead(monkeypatc
         def __iter__(self):
             return self
     monkeypatch.setattr(time, "sleep", lambda _: None)
-    with pytest.raises(type(error) if alive else faults.WorkersGone):
-        next(faults.polled(Loader(), Watch(VIDEOS, 1)))
+    with pytest.raises(type(error) if alive else watched_loading.WorkersGone):
+        next(watched_loading.polled(Loader(), Watch(VIDEOS, 1)))
 
 
 def test_workers_that_die_again_and_again_end_the_run_in_one_line(tmp_path):
@@ -387,7 +390,7 @@ def test_workers_that_die_again_and_again_end_the_run_in_one_line(tmp_path):
 
 
 def test_a_batch_in_between_starts_the_count_of_deaths_anew(tmp_path, monkeypatch):
-    monkeypatch.setattr(faults, "MAX_DEATHS", 2)
+    monkeypatch.setattr(watched_loading, "MAX_DEATHS", 2)
     harm = {i: end_by(signal.SIGKILL, tmp_path / str(i), after=1.0) for i in (1, 4)}         # the batch before has come
     assert indices(stream(Watch(VIDEOS, 1), 1, harm)) == KEYS and len(list(tmp_path.iterdir())) == 2
 
@@ -554,15 +557,15 @@ def test_means_are_the_same_bit_for_bit_wherever_a_run_is_saved_and_gone_on(step
     def together(what: str) -> list:
         sums = [meter.sums for meter in meters]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(runs, "gather", lambda _: sums)
+            patch.setattr(log, "gather", lambda _: sums)
             return [getattr(meter, what)() for meter in meters]
-    places = [Process(rank, ranks, torch.device("cpu")) for rank in range(ranks)]
-    meters = [runs.Meter(place) for place in places]
+    places = [Ranks(rank, ranks, torch.device("cpu")) for rank in range(ranks)]
+    meters = [log.Meter(place) for place in places]
     for i, six in enumerate(steps):
         if i in saved_before:
             states = together("state")
             assert states == [states[0]] * ranks                 # whichever rank writes it
-            meters = [runs.Meter(place, {"meter": json.loads(json.dumps(states[0]))}) for place in places]
+            meters = [log.Meter(place, {"meter": json.loads(json.dumps(states[0]))}) for place in places]
         for rank, meter in enumerate(meters):
             meter.add([six[3 * rank:3 * rank + 3]], 4)
     together("read")
@@ -684,7 +687,7 @@ def test_ranks_that_torchrun_restarts_get_a_store_of_their_own_where_they_are_al
     for name, value in {"TORCHELASTIC_RESTART_COUNT": count, "LOCAL_WORLD_SIZE": here, "WORLD_SIZE": "2"}.items():
         if value is not None:
             monkeypatch.setenv(name, value)
-    processes.start(Process(1, 2, torch.device("cpu")))
+    processes.start(Ranks(1, 2, torch.device("cpu")))
     (backend, more), = groups
     assert backend == "gloo" and ("store" in more) == own and more["timeout"].total_seconds() == 3600
     if own:
@@ -696,18 +699,18 @@ def test_ranks_that_torchrun_restarts_get_a_store_of_their_own_where_they_are_al
 
 # --- what an adversary found ------------------------------------------------------------------------------------------
 def test_the_means_are_the_same_on_another_number_of_ranks():
-    two = runs.Meter(Process(0, 2, torch.device("cpu")))
+    two = log.Meter(Ranks(0, 2, torch.device("cpu")))
     for _ in range(3):
         two.add([[2.0, 4.0, 6.0]], 1)
     state = {"sums": [12.0, 24.0, 36.0], "passes": two.state()["passes"], "means": [0.0] * 3}    # of both ranks
-    one = runs.Meter(ALONE, {"meter": state})
+    one = log.Meter(ALONE, {"meter": state})
     one.add([[2.0, 4.0, 6.0]], 1)
     one.read()
     assert one.means == [2.0, 4.0, 6.0]
 
 
 def test_a_window_of_refused_steps_alone_keeps_the_means_before_it():
-    meter = runs.Meter(ALONE)
+    meter = log.Meter(ALONE)
     meter.add([[1.0, 2.0, 3.0]], 1)
     meter.read(), meter.read()
     assert meter.means == [1.0, 2.0, 3.0]
@@ -766,6 +769,6 @@ def test_a_suspended_run_blames_no_video(monkeypatch):
             clock.append(50)
             raise RuntimeError("DataLoader timed out after 5 seconds")
     clock, real = [], time.monotonic
-    monkeypatch.setattr(faults.time, "monotonic", lambda: real() + sum(clock))
-    assert list(faults.polled(Suspended(), watch)) == [] and watch.oldest() < 1
+    monkeypatch.setattr(watched_loading.time, "monotonic", lambda: real() + sum(clock))
+    assert list(watched_loading.polled(Suspended(), watch)) == [] and watch.oldest() < 1
     assert not watch.skipped

@@ -31,12 +31,12 @@ from mote.data import TestViews, TrainingClips
 from mote.datasets.lists import read_classes, read_list
 from mote.model import MoTE, cosine, video_embedding
 from mote.runtime.checkpoints import save_checkpoint
-from mote.runtime.ranks import Process
+from mote.runtime.ranks import Ranks
 from mote.scoring.evaluate import describe, evaluate, half_class_scores, over_splits, scores, view_cosines
 from mote.scoring.protocols import Protocol, digest
 from mote.temporal_experts import TemporalTransformer
 
-ALONE = Process(0, 1, torch.device("cpu"))
+ALONE = Ranks(0, 1, torch.device("cpu"))
 TEMPLATES = ["a video of {}."]
 K600 = {"1": range(0, 16), "2": range(8, 26), "3": range(20, 40)}             # toyworld-novel's classes of each split
 

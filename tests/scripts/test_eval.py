@@ -44,7 +44,7 @@ def damaged(world, tmp_path_factory):
 def test_scores_equal_the_model_called_video_by_video(world, trained):
     result = evaluation.main(["--checkpoint", str(trained), "--data", "toyworld-novel", "--workers", "0",
                               "--clips", "2", "--crops", "3", "--resize", "48"])
-    process = train.this_process("cpu")
+    process = train.find_ranks("cpu")
     videos, names, _ = evaluation.dataset("toyworld-novel", "", "val", process)
     options = evaluation.parse(["--checkpoint", str(trained), "--data", "toyworld-novel"])
     model, embed, _, T, _ = evaluation.load(options, names, process)
@@ -242,7 +242,7 @@ def test_an_interrupt_is_one_line(trained, capsys, monkeypatch):
 
 
 def test_an_unwritable_json_and_a_split_without_its_list_are_said_before_anything_is_loaded(capsys, monkeypatch):
-    monkeypatch.setattr(evaluation, "this_process", lambda *_: pytest.fail("too late"))
+    monkeypatch.setattr(evaluation, "find_ranks", lambda *_: pytest.fail("too late"))
     for flags, said in ((["--json", "/proc/none/x.json"], "/proc/none/x.json"),
                         (["--list", "a.txt", "--split", "3"], "--split 3 needs a {} in --list a.txt")):
         with pytest.raises(SystemExit):

@@ -247,7 +247,7 @@ def test_no_temporal_layers_train_clip_with_frames_averaged(world, tmp_path):
 def test_loss_falls_on_a_tiny_fixed_batch(world):
     torch.manual_seed(0)
     clip, tokenizer = train.load_clip("toyworld", "toyworld")
-    videos, names, _ = train.dataset("toyworld", "", "train", train.this_process("cpu"))
+    videos, names, _ = train.dataset("toyworld", "", "train", train.find_ranks("cpu"))
     config = train.parse_config(["--layers", "1", "--weight-decay", "0"])
     classes = train.class_embeddings(clip, tokenizer, names)
     pixels = clip.image_mean, clip.image_std
@@ -276,7 +276,7 @@ def gradients(model, batch, objective):
 @pytest.fixture(scope="module")
 def fixed_batch(world):
     clip, tokenizer = train.load_clip("toyworld", "toyworld")
-    videos, names, _ = train.dataset("toyworld", "", "train", train.this_process("cpu"))
+    videos, names, _ = train.dataset("toyworld", "", "train", train.find_ranks("cpu"))
     torch.manual_seed(0)
     model = train.MoTE(clip.visual, TemporalTransformer(64, 1), train.class_embeddings(clip, tokenizer, names),
                        clip.logit_scale, clip.image_mean, clip.image_std)

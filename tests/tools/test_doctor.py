@@ -22,7 +22,7 @@ from torchcodec.encoders import VideoEncoder
 
 import mote.data
 import train
-from mote.runtime.ranks import Process
+from mote.runtime.ranks import Ranks
 from mote.toyworld import make_clip
 from tools import doctor
 
@@ -228,7 +228,7 @@ def test_an_ffmpeg_that_cannot_write_h264_is_found(find, monkeypatch):
     (False, 3, ["warn  T4, 16.0 GB: --precision auto is fp32 -> it has no bf16",
                 "WRONG 3 ranks, 2 GPUs -> torchrun --nproc-per-node 2"])])
 def test_a_gpu_without_bf16_and_ranks_without_a_gpu_are_found(find, monkeypatch, bf16, ranks, lines):
-    monkeypatch.setattr(train, "this_process", lambda *_: Process(0, 1, torch.device("cuda", 0)))
+    monkeypatch.setattr(train, "find_ranks", lambda *_: Ranks(0, 1, torch.device("cuda", 0)))
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: Namespace(name="T4", total_memory=16e9))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16 or including_emulation)

@@ -29,14 +29,14 @@ from mote import toyworld
 from mote.clip_backbone import class_embeddings, clip_config, load_clip
 from mote.data import TestViews, TrainingClips, Undecodable, decode
 from mote.datasets.lists import read_classes, read_split
-from mote.runtime import guard as faults
+from mote.runtime import watched_loading
 from mote.runtime.checkpoints import load_model, read_checkpoint, save_checkpoint
-from mote.runtime.ranks import Process
+from mote.runtime.ranks import Ranks
 from mote.runtime.run_folder import evaluated
 from mote.scoring import evaluate as scoring
 
 MEMORY = 1500             # MB that decoding 8 frames of a damaged file may take, over what the imports took
-CPU = Process(0, 1, torch.device("cpu"))
+CPU = Ranks(0, 1, torch.device("cpu"))
 
 
 # --- damaged videos ---------------------------------------------------------------------------------------------------
@@ -72,7 +72,7 @@ def videos(o) -> Iterator[Trial]:
     """Damaged copies through TestViews and TrainingClips in a worker: no crash of the main process, no hang, no end of
     memory. A copy that kills or hangs its worker is skipped, and counted in the note."""
     chance, number = random.Random(0), 60 if o.quick else 2000
-    with tempfile.TemporaryDirectory() as place, patch.object(faults, "HUNG", 20.0), patch.object(faults, "POLL", 1.0):
+    with tempfile.TemporaryDirectory() as place, patch.object(watched_loading, "HUNG", 20.0), patch.object(watched_loading, "POLL", 1.0):
         (Path(place) / "whole").mkdir()
         whole = [(file, file.read_bytes()) for file in originals(Path(place) / "whole", o.videos)]
         paths = []
@@ -81,7 +81,7 @@ def videos(o) -> Iterator[Trial]:
             paths.append((f"{place}/{i}{file.suffix}", 0))
             Path(paths[-1][0]).write_bytes(damage(content, other, chance))
         paths += [(str(file), 0) for file, _ in whole] * number  # what TrainingClips draws in place of damaged ones
-        watch = faults.Watch(paths, 1)
+        watch = watched_loading.Watch(paths, 1)
         peak, counts = 0.0, {"decoded": 0, "undecodable": 0}
         half = number // 2
         sets = ((TestViews(paths, 8, 64, watch=watch), [[i] for i in range(half)]),
@@ -90,7 +90,7 @@ def videos(o) -> Iterator[Trial]:
         with contextlib.redirect_stdout(io.StringIO()):
             for data, keys in sets:
                 begin = time.monotonic()
-                for key, batch in zip(keys, faults.watched(data, keys, watch, 1)):
+                for key, batch in zip(keys, watched_loading.watched(data, keys, watch, 1)):
                     peak, seconds = max(peak, sum(megabytes()) - before), time.monotonic() - begin
                     counts["undecodable" if batch["failed"] else "decoded"] += 1
                     yield Trial(f"{key}", "" if seconds < 60 else f"{seconds:.0f} s")
@@ -156,7 +156,7 @@ def fuzz(o) -> Iterator[Trial]:
             ("json of a model", folder / "model.json", config, lambda file: clip_config(str(file))),
             ("metrics", folder / "metrics.jsonl", metrics, lambda file: evaluated(file.parent)),
             ("skip list", folder / "skipped.txt", b"a.mp4\nb.mp4\n",
-             lambda file: faults.Watch([("a.mp4", 0)], 1, file)),
+             lambda file: watched_loading.Watch([("a.mp4", 0)], 1, file)),
             ("templates", folder / "templates.txt", b"a video of {}\n{} indeed\n",
              lambda file: evaluation.read_templates(str(file))),
             ("checkpoint", folder / "last.pt", checkpoint.read_bytes(), load_model),

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import train  # noqa: E402
 from mote import data, toyworld  # noqa: E402
-from mote.runtime import guard as faults  # noqa: E402
+from mote.runtime import watched_loading  # noqa: E402
 from mote.runtime.checkpoints import read_checkpoint  # noqa: E402
 
 JOB = ["--data", "toyworld", "--zero-shot", "toyworld-novel", "--device", "cpu", "--threads", "1", "--epochs", "2",
@@ -73,7 +73,7 @@ def with_faults(fault: dict, arguments: list[str]) -> None:
     train.agree, train.Objective.forward = agree_and_do, poisoned_forward
     torch.save = slow_save if "slow_save" in fault else torch_save
     data.decode_distinct = fatal_decode
-    faults.HUNG, faults.POLL = fault.get("hung", faults.HUNG), fault.get("poll", faults.POLL)
+    watched_loading.HUNG, watched_loading.POLL = fault.get("hung", watched_loading.HUNG), fault.get("poll", watched_loading.POLL)
     try:
         train.main(arguments)
     except SystemExit as ended:

@@ -28,7 +28,9 @@ from torture import (
 )
 from torture.job import Job  # noqa: E402
 
-from mote.runtime.ranks import one_line_errors, plain_errors, require_decoder  # noqa: E402
+from mote.data import require_decoder  # noqa: E402
+from mote.runtime.errors import one_line_errors  # noqa: E402
+from mote.runtime.options import plain_errors  # noqa: E402
 from tools.bench.speed import PACKAGES, read, version  # noqa: E402
 
 TORTURES: dict[str, tuple[str, Callable]] = {                    # name -> what must be true, how it is tried

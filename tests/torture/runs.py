@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from torture.job import JOB, ROOT, SAVES, Job, difference, flip, megabytes, one_line, same, unreadable
 
-from mote.runtime import guard as faults
+from mote.runtime import guard
 from mote.runtime.checkpoints import read_checkpoint
 from mote.runtime.run_folder import newest_checkpoint, number
 
@@ -196,8 +196,8 @@ def poisons(job: Job, quick: bool) -> Iterator[Trial]:
     status = job.finish(run, fault={"poison": list(range(3, 99))})
     newest = newest_checkpoint(run)
     failure = "" if status == 2 else f"exit status {status}"
-    yield Trial("every step from 3 on", failure or one_line(job, run, f"{faults.MAX_REFUSED} steps in a row") or (
-        "" if newest["step"] == 2 + faults.MAX_REFUSED else f"saved at step {newest['step']}"))
+    yield Trial("every step from 3 on", failure or one_line(job, run, f"{guard.MAX_REFUSED} steps in a row") or (
+        "" if newest["step"] == 2 + guard.MAX_REFUSED else f"saved at step {newest['step']}"))
 
 
 def workers(job: Job, quick: bool) -> Iterator[Trial]:

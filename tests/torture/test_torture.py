@@ -26,8 +26,8 @@ from torture.runs import Trial  # noqa: E402
 from mote.clip_backbone import clip_config  # noqa: E402
 from mote.datasets.lists import read_classes, read_split  # noqa: E402
 from mote.runtime.checkpoints import read_checkpoint, save_checkpoint  # noqa: E402
-from mote.runtime.guard import Watch  # noqa: E402
 from mote.runtime.run_folder import evaluated  # noqa: E402
+from mote.runtime.watched_loading import Watch  # noqa: E402
 
 
 def broken(o, job):

@@ -34,8 +34,10 @@ import train  # noqa: E402
 from mote import toyworld  # noqa: E402
 from mote.clip_backbone import class_embeddings, clip_config  # noqa: E402
 from mote.data import segment_indices  # noqa: E402
+from mote.runtime.errors import one_line_errors  # noqa: E402
 from mote.runtime.guard import agree, finite  # noqa: E402
-from mote.runtime.ranks import one_line_errors, plain_errors, this_process  # noqa: E402
+from mote.runtime.options import plain_errors  # noqa: E402
+from mote.runtime.ranks import find_ranks  # noqa: E402
 from tools.bench import loader as bench_loader  # noqa: E402
 from tools.bench import steps as steps  # noqa: E402
 from tools.bench.pairs import count, interleave, not_run, ratio, row  # noqa: E402
@@ -336,7 +338,7 @@ def main(argv: list[str] | None = None) -> list[dict]:
         if o.table:
             print(table(rows := read(o.file)))
             return rows
-        o.device = this_process(o.device, o.threads).device
+        o.device = find_ranks(o.device, o.threads).device
         o.settle = steps.settle_for(o.device)
         o.precisions = [("fp32", "")] + [("bf16", ", bf16")] * (o.device.type == "cuda")
         return measure(o)

@@ -39,7 +39,8 @@ from mote import toyworld  # noqa: E402
 from mote.clip_backbone import TEMPLATES, build_visual, clip_config, load_clip  # noqa: E402
 from mote.model import MoTE  # noqa: E402
 from mote.modulation import GAMMA, NEIGHBOURS  # noqa: E402
-from mote.runtime.ranks import Process, autocast, start, this_process  # noqa: E402
+from mote.runtime.precision import autocast  # noqa: E402
+from mote.runtime.ranks import Ranks, find_ranks, start  # noqa: E402
 from mote.scoring.evaluate import evaluate, view_cosines  # noqa: E402
 from mote.temporal_experts import TemporalTransformer  # noqa: E402
 from tools.bench.pairs import interleave  # noqa: E402
@@ -140,7 +141,7 @@ def count_views(length: int, clips: int, crops: int) -> Counter:
         VideoEncoder(torch.cat([square, square.flip(-1)], -1), frame_rate=12).to_file(video)     # three crops differ
         plan = protocol("views", [(video, 0)], list("abcde"), "", TEMPLATES, frames=T, clips=clips, crops=crops,
                         resize=model.image_size)
-        evaluate(model, [(video, 0)], model.finetune_classes, Process(0, 1, o.device), plan)
+        evaluate(model, [(video, 0)], model.finetune_classes, Ranks(0, 1, o.device), plan)
     hook.remove()
     return counts
 
@@ -217,7 +218,7 @@ def peak_memory(device: torch.device) -> int:
 
 def memory_worker(o: Namespace) -> int:
     """Bytes that two steps, or two of the floor, take at their peak over what the imports took."""
-    o.device = this_process(o.device, o.threads).device
+    o.device = find_ranks(o.device, o.threads).device
     config = clip_config(o.backbone)                             # imports open_clip
     before = peak_memory(o.device)
     visual = build_visual(config).to(o.device)
@@ -230,19 +231,19 @@ def memory_worker(o: Namespace) -> int:
 
 def ranks_worker(o: Namespace) -> list[list[float]] | None:
     """Seconds of a step on all ranks, of one without communication, of one on rank 0 while the others wait."""
-    process = this_process(o.device.partition(":")[0], threads=1)
-    o.device, synchronise = process.device, settle_for(process.device)
-    start(process)
+    ranks = find_ranks(o.device.partition(":")[0], threads=1)
+    o.device, synchronise = ranks.device, settle_for(ranks.device)
+    start(ranks)
     objective, step = training_step(o, load(o.backbone, o.device)[0].visual)
     ddp = nn.parallel.DistributedDataParallel(objective)
 
     def silent(i: int) -> None:
         with ddp.no_sync():
             step(i, ddp)
-    columns = interleave([lambda i: step(i, ddp), silent, step if process.first else lambda _: None], o.pairs,
+    columns = interleave([lambda i: step(i, ddp), silent, step if ranks.first else lambda _: None], o.pairs,
                          lambda: (synchronise(), dist.barrier()))
     dist.destroy_process_group()
-    return columns if process.first else None
+    return columns if ranks.first else None
 
 
 if __name__ == "__main__":
