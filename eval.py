@@ -25,7 +25,7 @@ from mote import toyworld
 from mote.clip_backbone import TEMPLATES, check_templates, class_embeddings, load_clip, text_hash
 from mote.data import TestViews, Undecodable
 from mote.datasets.folders import find_folder, read_text, stem
-from mote.datasets.lists import Videos, find_classes, needs_split, official_splits, read_classes, read_split
+from mote.datasets.lists import Videos, find_classes, needs_split, published_splits, read_classes, read_split
 from mote.model import MoTE, probabilities
 from mote.modulation import GAMMA, NEIGHBOURS
 from mote.runtime.checkpoints import build_model, interpolate, model_hash, read_checkpoint
@@ -51,7 +51,7 @@ def dataset(name: str, data_root: str, split: str, ranks: Ranks, list_file: str 
             number: str = "") -> tuple[Videos, list[str], str]:
     """The (path, label) pairs and class names of a split, and the number of the official split: given or the first."""
     folder = dataset_folder(name, data_root, ranks)
-    number = number.lstrip("0") or official_splits(folder, split, list_file)[0]
+    number = number.lstrip("0") or published_splits(folder, split, list_file)[0]
     videos, classes = read_split(folder, split, list_file, class_file, number)
     if ranks.first and not list_file and needs_split(folder):
         print(f"{folder}: no lists, no train and val folders: split 80 / 20 within each class, no official split: "
@@ -62,7 +62,7 @@ def dataset(name: str, data_root: str, split: str, ranks: Ranks, list_file: str 
 def class_names(name: str, ranks: Ranks) -> list[str]:
     """Of another dataset, whose videos need not be there: from its class file, else as `dataset` reads them."""
     folder = dataset_folder(name, "", ranks)
-    files = [find_classes(folder, number) for number in official_splits(folder, "val")]       # K600's splits differ
+    files = [find_classes(folder, number) for number in published_splits(folder, "val")]       # K600's splits differ
     return mixed_names([], [read_classes(f) for f in files]) if all(files) else dataset(name, "", "val", ranks)[1]
 
 
@@ -186,7 +186,7 @@ def show_dataset(options: argparse.Namespace, ranks: Ranks) -> dict:
     name = options.data or Path(options.data_root).resolve().name
     wanted = [options.split]
     if options.split == "all":
-        there = official_splits(dataset_folder(name, options.data_root, ranks), "val", options.list)
+        there = published_splits(dataset_folder(name, options.data_root, ranks), "val", options.list)
         if not (wanted := [n for n in there if n]):
             raise FileNotFoundError(f"{name}: --split all needs lists of official splits, such as testlist01.txt")
     sets = [dataset(name, options.data_root, "val", ranks, options.list, options.class_names, n) for n in wanted]

@@ -23,7 +23,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from mote.data import require_decoder  # noqa: E402
 from mote.datasets.folders import SPLITS, class_folders, find_folder, folders_of_videos, stem  # noqa: E402
-from mote.datasets.lists import find_lists, needs_split, official_splits, read_split, write_split  # noqa: E402
+from mote.datasets.lists import find_lists, needs_split, published_splits, read_split, write_split  # noqa: E402
 from mote.runtime.errors import one_line_errors  # noqa: E402
 from mote.runtime.options import plain_errors  # noqa: E402
 from tools.check_lists import Findings, Lists, check_labels, check_same  # noqa: E402
@@ -66,7 +66,7 @@ def read_lists(folder: Path, options: argparse.Namespace, findings: Findings) ->
     for split in ("val",) if options.list else SPLITS:
         found = find_lists(folder, split)
         parts = needs_split(folder) or any((folder / name).is_dir() for name in SPLITS[split])
-        for number in [options.split] if options.split else official_splits(folder, split, options.list):
+        for number in [options.split] if options.split else published_splits(folder, split, options.list):
             name = f"{split}{number}"
             try:
                 lists[name] = read_split(folder, split, options.list, options.class_names, number)

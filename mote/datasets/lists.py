@@ -20,10 +20,10 @@ from pathlib import Path
 
 try:
     from . import folders
-    from . import published_lists as official
+    from . import published_lists as published
 except ImportError:                                              # copied beside them, outside the package
     import folders
-    import published_lists as official
+    import published_lists as published
 
 Videos = folders.Videos
 PLACES = ("", "lists", "labels", "annotations", "ucfTrainTestlist", "testTrainMulti_7030_splits")
@@ -44,7 +44,7 @@ def read_split(folder: Path, split: str, list_file: str = "", class_file: str = 
     in for the folder's; a {} in them becomes the number.
     """
     folder = Path(folder)
-    number = number or official_splits(folder, split, list_file)[0]
+    number = number or published_splits(folder, split, list_file)[0]
     lists = {side: {number: Path(list_file.replace("{}", number))} if list_file else find_lists(folder, side)
              for side in folders.SPLITS}
     if lists[split]:
@@ -82,11 +82,11 @@ def needs_split(folder: Path) -> bool:
     return not parts and not any(find_lists(folder, split) for split in folders.SPLITS)
 
 
-def official_splits(folder: Path, split: str, list_file: str = "") -> list[str]:
+def published_splits(folder: Path, split: str, list_file: str = "") -> list[str]:
     """The numbers of the official splits that there are lists of: ["1", "2", "3"]; [""] for one list or none."""
     if "{}" in list_file:
         lists = {n: list_file.replace("{}", n) for n in "123456789"}
-        return [n for n, file in lists.items() if Path(file).is_file() or official.hmdb_files(Path(file))] or ["1"]
+        return [n for n, file in lists.items() if Path(file).is_file() or published.hmdb_files(Path(file))] or ["1"]
     return [""] if list_file else sorted(find_lists(folder, split)) or [""]
 
 
@@ -99,7 +99,7 @@ def find_lists(folder: Path, split: str) -> dict[str, Path]:
     found: dict[str, list[tuple]] = {}
     for p, place in enumerate(PLACES):
         names = list_dir(folder / place)
-        hmdb = Counter(match[2] for match in map(official.HMDB.fullmatch, names) if match)
+        hmdb = Counter(match[2] for match in map(published.HMDB.fullmatch, names) if match)
         for n in (n for n, files in hmdb.items() if files > 1):  # one alone is a list by itself: k160_test_split1.txt
             found.setdefault(n, []).append(((0, p), folder / place / f"*_test_split{n}.txt"))
         for match in filter(None, map(LIST.fullmatch, names)):
@@ -137,24 +137,24 @@ def read_list(file: Path, folder: str | Path, classes: list[str] | None, split: 
     return label_rows(rows, folder, classes), classes
 
 
-def list_rows(file: Path, split: str, by_folder: bool) -> official.Rows:
+def list_rows(file: Path, split: str, by_folder: bool) -> published.Rows:
     """Where each line stands, its path, and its label, or class name where the format has names."""
     if "*" in Path(file).name:
-        rows = official.hmdb_rows(Path(file), split)
+        rows = published.hmdb_rows(Path(file), split)
     elif Path(file).suffix == ".json":
-        rows = official.something_rows(file)
+        rows = published.something_rows(file)
     else:
         text = folders.read_text(file)
         if "youtube_id" in text.partition("\n")[0].replace('"', "").split(","):
-            rows = official.kinetics_rows(file, text)
+            rows = published.kinetics_rows(file, text)
         else:
-            rows = official.ucf_rows(file, text) if by_folder else text_rows(file, text)
+            rows = published.ucf_rows(file, text) if by_folder else text_rows(file, text)
     if not rows:
         raise ValueError(f"{file}: a list with no videos")
     return rows
 
 
-def own_classes(file: Path, folder: str | Path, rows: official.Rows) -> list[str]:
+def own_classes(file: Path, folder: str | Path, rows: published.Rows) -> list[str]:
     if any(isinstance(label, int) for _, _, label in rows):
         raise FileNotFoundError(f"{file} needs class names: {Path(folder) / 'classes.csv'} with lines `id,name`, "
                                 "or classInd.txt, or --class-names FILE")
@@ -164,7 +164,7 @@ def own_classes(file: Path, folder: str | Path, rows: official.Rows) -> list[str
     return sorted(names)
 
 
-def label_rows(rows: official.Rows, folder: str | Path, classes: list[str]) -> Videos:
+def label_rows(rows: published.Rows, folder: str | Path, classes: list[str]) -> Videos:
     """Class names become labels; paths and labels are checked, also against the folder where it is named as a class."""
     numbers, times = {folders.plain(name): i for i, name in enumerate(classes)}, Counter(map(folders.plain, classes))
     videos = []
@@ -186,13 +186,13 @@ def label_rows(rows: official.Rows, folder: str | Path, classes: list[str]) -> V
     return videos
 
 
-def text_rows(file: Path, text: str) -> official.Rows:
+def text_rows(file: Path, text: str) -> published.Rows:
     """Lines `path label` or `path frames label` (a column of frames is one only if every line has it); CLASS/video."""
     lines = [(n, line.strip()) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
     if lines and not any(PLAIN.fullmatch(line) for _, line in lines) and all(Path(one).parent.name for _, one in lines):
-        return official.ucf_rows(file, text)
+        return published.ucf_rows(file, text)
     pattern = WITH_FRAMES if all(WITH_FRAMES.fullmatch(line) for _, line in lines) else PLAIN
-    rows: official.Rows = []
+    rows: published.Rows = []
     for n, line in lines:
         match = pattern.fullmatch(line)
         if not match:
@@ -215,9 +215,9 @@ def read_classes(file: str | Path) -> list[str]:
     """Class names from a csv of `id,name`, with or without a header, commas in names or not; or official ones."""
     text = folders.read_text(file)
     if Path(file).suffix == ".json":
-        rows = official.something_classes(file, text)
+        rows = published.something_classes(file, text)
     elif Path(file).name == "classInd.txt":
-        rows = official.ucf_classes(text)
+        rows = published.ucf_classes(text)
     else:
         try:
             table = [row for row in csv.reader(text.splitlines(), strict=True) if row]

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from support.videos import check, relative, touch, write, write_video
 
-from mote.datasets.lists import find_classes, find_lists, official_splits, read_classes, read_list, read_split
+from mote.datasets.lists import find_classes, find_lists, published_splits, read_classes, read_list, read_split
 
 
 def write_videos(folder, videos):
@@ -54,7 +54,7 @@ def ucf(folder, inside="UCF-101", newline="\r\n"):
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_ucf101(tmp_path, inside, newline):
     ucf(tmp_path, inside, newline)
-    assert official_splits(tmp_path, "train") == official_splits(tmp_path, "val") == ["1", "2", "3"]
+    assert published_splits(tmp_path, "train") == published_splits(tmp_path, "val") == ["1", "2", "3"]
     for number in ("", "1", "2", "3"):
         n = int(number or 1)
         test = [((Path(inside) / ucf_video(label, n)).as_posix(), label) for label in range(3)]
@@ -78,7 +78,7 @@ def test_ucf101_lists_given_by_name(tmp_path, names):
     names = str(write(tmp_path / "n.csv", "0,Apply Eye Makeup\n1,Handstand Pushups\n2,YoYo\n")) if names else ""
     for split, kind, groups in (("val", "test", [2]), ("train", "train", [1, 3])):
         pattern = str(lists / f"{kind}list0{{}}.txt")
-        assert official_splits(data, split, pattern) == ["1", "2", "3"]
+        assert published_splits(data, split, pattern) == ["1", "2", "3"]
         check(data, split, [*UCF_NAMES[:2], "YoYo"] if names else UCF_NAMES,
               [(ucf_video(label, g), label) for label in range(3) for g in groups],
               list_file=pattern, class_file=names, number="2")
@@ -88,7 +88,7 @@ def test_a_split_that_is_not_there_is_named(tmp_path):
     lists = ucf(tmp_path)
     assert "no val list of split 4, but " in (message := refuses(tmp_path, number="4")) and "testlist02.txt" in message
     assert "no file at" in refuses(tmp_path, list_file=str(lists / "testlist0{}.txt"), number="4")
-    assert official_splits(tmp_path, "val", "nowhere/{}.txt") == ["1"] and official_splits(tmp_path, "val", "x") == [""]
+    assert published_splits(tmp_path, "val", "nowhere/{}.txt") == ["1"] and published_splits(tmp_path, "val", "x") == [""]
 
 
 def test_ucf101_labels_from_one_are_never_taken_for_labels_from_zero(tmp_path):
@@ -143,7 +143,7 @@ def hmdb_videos(numbers):
 def test_hmdb51(tmp_path, number):
     hmdb(tmp_path)
     n = int(number or 1)
-    assert official_splits(tmp_path, "train") == official_splits(tmp_path, "val") == ["1", "2", "3"]
+    assert published_splits(tmp_path, "train") == published_splits(tmp_path, "val") == ["1", "2", "3"]
     check(tmp_path, "val", HMDB_NAMES, hmdb_videos([n]), number=number)
     check(tmp_path, "train", HMDB_NAMES, hmdb_videos([n + 1, n + 2]), number=number)
 
@@ -152,7 +152,7 @@ def test_hmdb51_lists_given_by_a_pattern(tmp_path):
     """The folder's name is taken as it is, though it looks like a pattern."""
     lists = hmdb(tmp_path / "lists [1]", "../data")
     pattern = str(lists / "*_test_split{}.txt")
-    assert official_splits(tmp_path / "data", "val", pattern) == ["1", "2", "3"]
+    assert published_splits(tmp_path / "data", "val", pattern) == ["1", "2", "3"]
     check(tmp_path / "data", "val", HMDB_NAMES, hmdb_videos([3]), list_file=pattern, number="3")
     check(tmp_path / "data", "train", HMDB_NAMES, hmdb_videos([2, 3]), list_file=pattern.replace("{}", "1"))
 
@@ -230,7 +230,7 @@ def test_the_authors_kinetics(tmp_path):
     write(tmp_path / "lists" / "vallist.txt", "".join(f"{path} {label}\n" for path, label in videos))
     write(tmp_path / "lists" / "testlist.txt", "abseiling/gone.mp4 0\n")
     write(tmp_path / "kinetics_400_labels.csv", "id,name\n0,abseiling\n1,tai chi\n")
-    assert official_splits(tmp_path, "val") == [""]
+    assert published_splits(tmp_path, "val") == [""]
     check(tmp_path, "val", ["abseiling", "tai chi"], videos)
 
 
@@ -244,13 +244,13 @@ def test_k600_has_other_classes_in_each_split(tmp_path, place):
               "".join(f"{path.removeprefix('videos/')} {label}\n" for path, label in pairs))
     write(tmp_path / place / "k160_labels_split1.csv", "id,name\n0,acting in play\n1,arguing\n")
     write(tmp_path / place / "k160_labels_split2.csv", "id,name\n0,arguing\n1,yarn spinning\n")
-    assert official_splits(tmp_path, "val") == ["1", "2"]
+    assert published_splits(tmp_path, "val") == ["1", "2"]
     check(tmp_path, "val", ["acting in play", "arguing"], videos["1"])
     check(tmp_path, "val", ["arguing", "yarn spinning"], videos["2"], number="2")
     touch(tmp_path / place, "._k160_test_split2.txt", "._k160_labels_split2.csv")      # a Mac was here
     check(tmp_path, "val", ["arguing", "yarn spinning"], videos["2"], number="2")
     given = {"list_file": str(tmp_path / place / "k160_test_split{}.txt"), "number": "2"}
-    assert official_splits(tmp_path, "val", given["list_file"]) == ["1", "2"]
+    assert published_splits(tmp_path, "val", given["list_file"]) == ["1", "2"]
     check(tmp_path, "val", ["arguing", "yarn spinning"], videos["2"], **given)
     given["class_file"] = str(tmp_path / place / "k160_labels_split{}.csv")
     check(tmp_path, "val", ["arguing", "yarn spinning"], videos["2"], **given)
@@ -333,7 +333,7 @@ def test_flat_lists_of_vifi_clip_find_videos_in_class_folders(tmp_path, separato
                                            for path, label in hmdb_videos([0])))
     write(tmp_path / "hmdb_51_labels.csv", "id,name\n0,brush hair\n1,cartwheel\n2,catch\n")
     write_videos(tmp_path, hmdb_videos(range(7)))
-    assert official_splits(tmp_path, "val") == ["1", "2", "3"] and official_splits(tmp_path, "train") == ["1"]
+    assert published_splits(tmp_path, "val") == ["1", "2", "3"] and published_splits(tmp_path, "train") == ["1"]
     check(tmp_path, "val", HMDB_NAMES, hmdb_videos([2]), number="2")
     check(tmp_path, "train", HMDB_NAMES, hmdb_videos([0]))
 
@@ -350,12 +350,12 @@ def test_the_authors_ucf101(tmp_path, beside):
             if not beside:
                 (lists / f"{kind}list0{n}.txt").unlink()
     write(lists / "ucf_labels.csv", "id,name\n0,Apply Eye Makeup\n1,Handstand Pushups\n2,YoYo\n")
-    assert official_splits(tmp_path, "train") == official_splits(tmp_path, "val") == ["1", "2", "3"]
+    assert published_splits(tmp_path, "train") == published_splits(tmp_path, "val") == ["1", "2", "3"]
     for split, groups in (("val", [2]), ("train", [1, 3])):
         check(tmp_path, split, [*UCF_NAMES[:2], "YoYo"],
               [(f"UCF-101/{ucf_video(label, g)}", label) for label in range(3) for g in groups], number="2")
         given = str(lists / f"{'test' if split == 'val' else split}list0{{}}-1.txt")
-        assert official_splits(tmp_path, split, given) == ["1", "2", "3"]
+        assert published_splits(tmp_path, split, given) == ["1", "2", "3"]
         check(tmp_path / "UCF-101", split, [*UCF_NAMES[:2], "YoYo"],           # class names lie beside the list
               [(ucf_video(label, g), label) for label in range(3) for g in groups], number="2", list_file=given)
 
@@ -369,7 +369,7 @@ def test_the_authors_hmdb51(tmp_path):
     write(tmp_path / "lists" / "hmdb51_labels.csv", "id,name\n0,brush hair\n1,cartwheel\n2,catch\n")
     assert find_lists(tmp_path, "val")["2"] == tmp_path / "lists" / "vallist_split2.txt"
     for split, numbers in (("val", [2]), ("train", [3, 4])):
-        assert official_splits(tmp_path, split) == ["1", "2", "3"]
+        assert published_splits(tmp_path, split) == ["1", "2", "3"]
         check(tmp_path, split, HMDB_NAMES, hmdb_videos(numbers), number="2")
 
 
