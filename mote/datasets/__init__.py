@@ -1,1 +1,5 @@
-"""Where videos and labels come from: folders, lists, the publishers' own lists. Needs no torch. Not part of the paper."""
+"""
+Where videos and labels come from: folders, lists, the publishers' own lists.
+
+Start with dataset.py, which opens a dataset by its name. Needs no torch. Not part of the paper.
+"""

@@ -1,13 +1,18 @@
 """
-Lists as the datasets themselves publish them, each turned into rows of (where it stands, path, class name).
+Lists as the datasets themselves publish them, each read into rows of (where, path, class name).
 
-    UCF-101              `CLASS/video.avi`, in train lists `CLASS/video.avi 1`; classInd.txt: `1 CLASS`
-    HMDB-51              51 files CLASS_test_split1.txt of `video.avi 1` for training, 2 for testing, 0 for neither
-    Something-Something  json: [{"id": "78687", "template": "Holding [something]", ..}, ..]; labels: {"name": "id", ..}
-    Kinetics             csv of label, youtube_id, time_start, time_end; videos in ID_000010_000020.mp4
+    UCF-101              `CLASS/video.avi`, in train lists `CLASS/video.avi 1`;
+                         classInd.txt: `1 CLASS`
+    HMDB-51              51 files CLASS_test_split1.txt of `video.avi 1` for training, 2 for
+                         testing, 0 for neither
+    Something-Something  json: [{"id": "78687", "template": "Holding [something]", ..}, ..];
+                         labels: {"name": "id", ..}
+    Kinetics             csv of label, youtube_id, time_start, time_end; the videos are called
+                         ID_000010_000020.mp4
 
-Called by lists.py, which finds the files and turns class names into labels. ValueError of one line for a mistake.
-Copy together with lists.py and folders.py; needs the standard library only. Not part of the paper.
+finding_lists.py finds the files; parsing_lists.py calls these functions and turns class names into
+labels. A mistake is a ValueError of one line that says where it stands. Copy together with
+folders.py; needs the standard library only. Not part of the paper.
 """
 import csv
 import glob
@@ -18,85 +23,125 @@ from pathlib import Path
 
 try:
     from .folders import class_name, read_text
-except ImportError:                                              # copied beside folders.py, outside the package
+except ImportError:                                # copied beside folders.py, outside the package
     from folders import class_name, read_text
 
 HMDB = re.compile(r"(.+)_test_split(\d)\.txt")
-Rows = list[tuple[str, str, int | str]]                          # where it stands, path, label or class name
+HMDB_PARTS = {"train": "1", "val": "2"}
+Rows = list[tuple[str, str, int | str]]            # where it stands, path, label or class name
 
 
+# --- UCF-101 --------------------------------------------------------------------------------------
 def ucf_rows(file: Path, text: str) -> Rows:
-    """UCF-101's lists. The folder is the class: its train lists number the classes from 1, other people's from 0."""
+    """The rows of UCF-101's lists. The class is the folder's name, whatever number follows.
+
+    Its train lists number the classes from 1, other people's lists from 0.
+    """
     rows: Rows = []
     for n, line in enumerate(text.splitlines(), 1):
-        labelled = re.fullmatch(r"(.*\S)\s+\d+", line.strip())
-        path = labelled[1] if labelled else line.strip()
-        if path and not Path(path).parent.name:
-            raise ValueError(f"{file}, line {n}: expected `CLASS/video` as in UCF-101's lists, got {line[:80]!r}")
-        rows += [(f"{file}, line {n}", path, Path(path).parent.name)] if path else []
+        path = line.strip()
+        if not path:
+            continue
+        labelled = re.fullmatch(r"(.*\S)\s+\d+", path)
+        if labelled:
+            path = labelled[1]
+        name = Path(path).parent.name
+        if not name:
+            raise ValueError(f"{file}, line {n}: expected `CLASS/video` as in UCF-101's lists, "
+                             f"got {line[:80]!r}")
+        rows.append((f"{file}, line {n}", path, name))
     return rows
 
 
 def ucf_classes(text: str) -> list[tuple[str, str]]:
-    """classInd.txt: `1 ApplyEyeMakeup` a line, from 1. -> (number from 0, name), to the letter as the authors' list."""
-    pairs = [line.strip().partition(" ") for line in text.splitlines() if line.strip()]
-    return [(str(int(n) - 1) if n.isdecimal() and len(n) < 10 else n,
-             name if name == "YoYo" else class_name(name)) for n, _, name in pairs]
+    """Pairs (number from 0, name) of classInd.txt, which has `1 ApplyEyeMakeup` a line, from 1.
+
+    The names are, to the letter, those of the authors' list. A number that is none is left as it
+    is, for the caller to refuse.
+    """
+    pairs = []
+    for line in text.splitlines():
+        if not line.strip():
+            continue
+        number, _, name = line.strip().partition(" ")
+        if number.isdecimal() and len(number) < 10:
+            number = str(int(number) - 1)
+        if name != "YoYo":
+            name = class_name(name)
+        pairs.append((number, name))
+    return pairs
 
 
+# --- HMDB-51 --------------------------------------------------------------------------------------
 def hmdb_files(pattern: Path) -> list[Path]:
     """The files of a pattern such as FOLDER/*_test_split1.txt; the folder is taken literally."""
-    return sorted(map(Path, glob.glob(os.path.join(glob.escape(str(pattern.parent)), pattern.name))))
+    literal = glob.escape(str(pattern.parent))
+    return sorted(Path(file) for file in glob.glob(os.path.join(literal, pattern.name)))
 
 
-def hmdb_rows(pattern: Path, split: str) -> Rows:
-    """The pattern *_test_splitN.txt -> the rows of all its files that are meant. split: "train" or "val"."""
+def hmdb_rows(pattern: Path, side: str) -> Rows:
+    """The rows of one side, "train" or "val", in all files of the pattern *_test_splitN.txt."""
     rows: Rows = []
     for file in hmdb_files(pattern):
-        name = HMDB.fullmatch(file.name)
-        if not name:
+        match = HMDB.fullmatch(file.name)
+        if not match:
             raise ValueError(f"{file}: expected CLASS_test_splitN.txt")
+        name = match[1]
         for n, line in enumerate(read_text(file).splitlines(), 1):
+            if not line.strip():
+                continue
             video, _, part = line.strip().rpartition(" ")
-            if line.strip() and (part not in ("0", "1", "2") or not video.strip()):
-                raise ValueError(f"{file}, line {n}: expected `video 0`, 1 or 2, got {line[:80]!r}")
-            if part == {"train": "1", "val": "2"}[split]:
-                rows.append((f"{file}, line {n}", f"{name[1]}/{video.strip()}", name[1]))
+            if part not in ("0", "1", "2") or not video.strip():
+                raise ValueError(
+                    f"{file}, line {n}: expected `video 0`, 1 or 2, got {line[:80]!r}")
+            if part == HMDB_PARTS[side]:
+                rows.append((f"{file}, line {n}", f"{name}/{video.strip()}", name))
     return rows
 
 
+# --- Something-Something --------------------------------------------------------------------------
 def something_rows(file: Path) -> Rows:
-    """Something-Something's lists; a video lies in its id.webm."""
+    """The rows of Something-Something's lists; a video is called id.webm."""
     try:
-        items = json.loads(read_text(file))
-        rows = [(f"{file}, video {item['id']!r:.80}", f"{item['id']}.webm",
-                 re.sub(r"[\[\]]", "", item["template"]).strip()) for item in items]
-        if not all(isinstance(item["id"], str | int) for item in items):
-            raise ValueError
-        return rows
+        return [something_row(file, item) for item in json.loads(read_text(file))]
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise ValueError(f'{file}: expected a json list of {{"id": .., "template": ..}}') from None
+        raise ValueError(
+            f'{file}: expected a json list of {{"id": .., "template": ..}}') from None
+
+
+def something_row(file: Path, item: dict) -> tuple[str, str, str]:
+    """One video's row. Raises ValueError, TypeError or KeyError for what is no entry."""
+    video = item["id"]
+    if not isinstance(video, str | int):
+        raise TypeError
+    name = re.sub(r"[\[\]]", "", item["template"]).strip()
+    return f"{file}, video {video!r:.80}", f"{video}.webm", name
 
 
 def something_classes(file: Path, text: str) -> list[tuple[str, str]]:
-    """Something-Something's labels: json of name -> number."""
+    """Pairs (number, name) of Something-Something's labels: json of name -> number."""
     try:
         return [(str(number), name.strip()) for name, number in json.loads(text).items()]
     except (ValueError, AttributeError, RecursionError):
         raise ValueError(f'{file}: expected json of {{"name": "id", ..}}') from None
 
 
+# --- Kinetics -------------------------------------------------------------------------------------
 def kinetics_rows(file: Path, text: str) -> Rows:
-    """Kinetics' annotations; the names of the files are those of CVDF's archives."""
-    rows, table = [], csv.DictReader(text.splitlines(), strict=True)
+    """The rows of Kinetics' annotations; videos are called as in CVDF's archives."""
+    rows: Rows = []
+    table = csv.DictReader(text.splitlines(), strict=True)
     try:
         for row in table:
-            name, video = row["label"].strip(), row["youtube_id"].strip()
+            name = row["label"].strip()
+            video = row["youtube_id"].strip()
             if not name or not video:
                 raise ValueError
-            file_name = f"{video}_{int(row['time_start']):06d}_{int(row['time_end']):06d}.mp4"
-            rows.append((f"{file}, line {table.line_num}", file_name, name))
+            start = int(row["time_start"])
+            end = int(row["time_end"])
+            path = f"{video}_{start:06d}_{end:06d}.mp4"
+            rows.append((f"{file}, line {table.line_num}", path, name))
         return rows
     except (csv.Error, KeyError, TypeError, ValueError, AttributeError):
-        raise ValueError(f"{file}, line {table.line_num}: expected a csv of label, youtube_id, time_start, time_end "
-                         "(seconds)") from None
+        raise ValueError(f"{file}, line {table.line_num}: expected a csv of label, youtube_id, "
+                         "time_start, time_end (seconds)") from None

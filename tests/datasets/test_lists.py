@@ -3,7 +3,7 @@ A folder and a list become the videos that are meant, with the labels that are m
 
 For every list format, class file and layout of the user's own, on tiny files that decode; for any text and bytes in the
 place of a list (hypothesis). Checked against what the lists were written from. The data sets' own lists are in
-test_official_lists.py, where videos lie in test_folders.py.
+test_published_lists.py, where videos lie in test_folders.py.
 """
 import time
 
@@ -320,7 +320,7 @@ def test_a_mistake_on_the_other_side_is_no_mistake_on_this(tmp_path):
 def test_a_number_without_lists_is_refused(tmp_path):
     touch(tmp_path, "train/catch/a.avi", "val/catch/a.avi")
     with pytest.raises(FileNotFoundError, match="split 2 needs a list of that number, and there is none"):
-        read_split(tmp_path, "val", number="2")
+        read_split(tmp_path, "val", split="2")
 
 
 def test_a_label_of_many_digits_is_refused_fast(tmp_path):

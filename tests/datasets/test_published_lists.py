@@ -21,9 +21,9 @@ def write_videos(folder, videos):
         write_video(folder / path, label)
 
 
-def refuses(folder, split="val", **options):
+def refuses(folder, side="val", **options):
     with pytest.raises((ValueError, OSError)) as raised:
-        read_split(folder, split, **options)
+        read_split(folder, side, **options)
     assert len(str(raised.value).splitlines()) == 1
     return str(raised.value)
 
@@ -60,8 +60,8 @@ def test_ucf101(tmp_path, inside, newline):
         test = [((Path(inside) / ucf_video(label, n)).as_posix(), label) for label in range(3)]
         train = [((Path(inside) / ucf_video(label, g)).as_posix(), label) for label in range(3) for g in (1, 2, 3)
                  if g != n]
-        check(tmp_path, "val", UCF_NAMES, test, number=number)
-        check(tmp_path, "train", UCF_NAMES, train, number=number)
+        check(tmp_path, "val", UCF_NAMES, test, split=number)
+        check(tmp_path, "train", UCF_NAMES, train, split=number)
 
 
 def test_ucf101_with_the_folder_and_its_files_spelt_alike(tmp_path):
@@ -81,13 +81,13 @@ def test_ucf101_lists_given_by_name(tmp_path, names):
         assert published_splits(data, split, pattern) == ["1", "2", "3"]
         check(data, split, [*UCF_NAMES[:2], "YoYo"] if names else UCF_NAMES,
               [(ucf_video(label, g), label) for label in range(3) for g in groups],
-              list_file=pattern, class_file=names, number="2")
+              list_file=pattern, class_file=names, split="2")
 
 
 def test_a_split_that_is_not_there_is_named(tmp_path):
     lists = ucf(tmp_path)
-    assert "no val list of split 4, but " in (message := refuses(tmp_path, number="4")) and "testlist02.txt" in message
-    assert "no file at" in refuses(tmp_path, list_file=str(lists / "testlist0{}.txt"), number="4")
+    assert "no val list of split 4, but " in (message := refuses(tmp_path, split="4")) and "testlist02.txt" in message
+    assert "no file at" in refuses(tmp_path, list_file=str(lists / "testlist0{}.txt"), split="4")
     assert published_splits(tmp_path, "val", "nowhere/{}.txt") == ["1"] and published_splits(tmp_path, "val", "x") == [""]
 
 
@@ -144,8 +144,8 @@ def test_hmdb51(tmp_path, number):
     hmdb(tmp_path)
     n = int(number or 1)
     assert published_splits(tmp_path, "train") == published_splits(tmp_path, "val") == ["1", "2", "3"]
-    check(tmp_path, "val", HMDB_NAMES, hmdb_videos([n]), number=number)
-    check(tmp_path, "train", HMDB_NAMES, hmdb_videos([n + 1, n + 2]), number=number)
+    check(tmp_path, "val", HMDB_NAMES, hmdb_videos([n]), split=number)
+    check(tmp_path, "train", HMDB_NAMES, hmdb_videos([n + 1, n + 2]), split=number)
 
 
 def test_hmdb51_lists_given_by_a_pattern(tmp_path):
@@ -153,7 +153,7 @@ def test_hmdb51_lists_given_by_a_pattern(tmp_path):
     lists = hmdb(tmp_path / "lists [1]", "../data")
     pattern = str(lists / "*_test_split{}.txt")
     assert published_splits(tmp_path / "data", "val", pattern) == ["1", "2", "3"]
-    check(tmp_path / "data", "val", HMDB_NAMES, hmdb_videos([3]), list_file=pattern, number="3")
+    check(tmp_path / "data", "val", HMDB_NAMES, hmdb_videos([3]), list_file=pattern, split="3")
     check(tmp_path / "data", "train", HMDB_NAMES, hmdb_videos([2, 3]), list_file=pattern.replace("{}", "1"))
 
 
@@ -246,10 +246,10 @@ def test_k600_has_other_classes_in_each_split(tmp_path, place):
     write(tmp_path / place / "k160_labels_split2.csv", "id,name\n0,arguing\n1,yarn spinning\n")
     assert published_splits(tmp_path, "val") == ["1", "2"]
     check(tmp_path, "val", ["acting in play", "arguing"], videos["1"])
-    check(tmp_path, "val", ["arguing", "yarn spinning"], videos["2"], number="2")
+    check(tmp_path, "val", ["arguing", "yarn spinning"], videos["2"], split="2")
     touch(tmp_path / place, "._k160_test_split2.txt", "._k160_labels_split2.csv")      # a Mac was here
-    check(tmp_path, "val", ["arguing", "yarn spinning"], videos["2"], number="2")
-    given = {"list_file": str(tmp_path / place / "k160_test_split{}.txt"), "number": "2"}
+    check(tmp_path, "val", ["arguing", "yarn spinning"], videos["2"], split="2")
+    given = {"list_file": str(tmp_path / place / "k160_test_split{}.txt"), "split": "2"}
     assert published_splits(tmp_path, "val", given["list_file"]) == ["1", "2"]
     check(tmp_path, "val", ["arguing", "yarn spinning"], videos["2"], **given)
     given["class_file"] = str(tmp_path / place / "k160_labels_split{}.csv")
@@ -334,7 +334,7 @@ def test_flat_lists_of_vifi_clip_find_videos_in_class_folders(tmp_path, separato
     write(tmp_path / "hmdb_51_labels.csv", "id,name\n0,brush hair\n1,cartwheel\n2,catch\n")
     write_videos(tmp_path, hmdb_videos(range(7)))
     assert published_splits(tmp_path, "val") == ["1", "2", "3"] and published_splits(tmp_path, "train") == ["1"]
-    check(tmp_path, "val", HMDB_NAMES, hmdb_videos([2]), number="2")
+    check(tmp_path, "val", HMDB_NAMES, hmdb_videos([2]), split="2")
     check(tmp_path, "train", HMDB_NAMES, hmdb_videos([0]))
 
 
@@ -353,11 +353,11 @@ def test_the_authors_ucf101(tmp_path, beside):
     assert published_splits(tmp_path, "train") == published_splits(tmp_path, "val") == ["1", "2", "3"]
     for split, groups in (("val", [2]), ("train", [1, 3])):
         check(tmp_path, split, [*UCF_NAMES[:2], "YoYo"],
-              [(f"UCF-101/{ucf_video(label, g)}", label) for label in range(3) for g in groups], number="2")
+              [(f"UCF-101/{ucf_video(label, g)}", label) for label in range(3) for g in groups], split="2")
         given = str(lists / f"{'test' if split == 'val' else split}list0{{}}-1.txt")
         assert published_splits(tmp_path, split, given) == ["1", "2", "3"]
         check(tmp_path / "UCF-101", split, [*UCF_NAMES[:2], "YoYo"],           # class names lie beside the list
-              [(ucf_video(label, g), label) for label in range(3) for g in groups], number="2", list_file=given)
+              [(ucf_video(label, g), label) for label in range(3) for g in groups], split="2", list_file=given)
 
 
 def test_the_authors_hmdb51(tmp_path):
@@ -370,7 +370,7 @@ def test_the_authors_hmdb51(tmp_path):
     assert find_lists(tmp_path, "val")["2"] == tmp_path / "lists" / "vallist_split2.txt"
     for split, numbers in (("val", [2]), ("train", [3, 4])):
         assert published_splits(tmp_path, split) == ["1", "2", "3"]
-        check(tmp_path, split, HMDB_NAMES, hmdb_videos(numbers), number="2")
+        check(tmp_path, split, HMDB_NAMES, hmdb_videos(numbers), split="2")
 
 
 # --- any bytes, any json -------------------------------------------------------------------------------------------

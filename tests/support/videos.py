@@ -41,9 +41,9 @@ def relative(videos, folder):
     return [(Path(path).relative_to(folder).as_posix(), label) for path, label in videos]
 
 
-def check(folder, split, classes, names, **options):
+def check(folder, side, classes, names, **options):
     """The classes, and that each video is the one of its label: brightness 40 for label 0, 140 for label 1, ..."""
-    videos, found = read_split(folder, split, **options)
+    videos, found = read_split(folder, side, **options)
     assert found == classes and sorted(relative(videos, folder)) == sorted(names)
     views = TestViews(videos, T=2, size=16)
     for i, (path, label) in enumerate(videos):

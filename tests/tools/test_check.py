@@ -138,7 +138,7 @@ def test_a_clean_dataset_has_no_findings_and_its_good_lists_are_its_own(tmp_path
     assert (status, findings) == (0, [])
     assert "nothing found" in printed
     for split, number in itertools.product(("train", "val"), "12" if layout == "ucf" else [""]):
-        assert good_list(split, number) == read_split(Path("data"), split, number=number)
+        assert good_list(split, number) == read_split(Path("data"), split, split=number)
 
 
 @pytest.mark.parametrize("arguments", [("--split", "2"), ("--list", "data/ucfTrainTestlist/testlist02.txt")])
