@@ -88,7 +88,8 @@ def test_a_split_that_is_not_there_is_named(tmp_path):
     lists = ucf(tmp_path)
     assert "no val list of split 4, but " in (message := refuses(tmp_path, split="4")) and "testlist02.txt" in message
     assert "no file at" in refuses(tmp_path, list_file=str(lists / "testlist0{}.txt"), split="4")
-    assert published_splits(tmp_path, "val", "nowhere/{}.txt") == ["1"] and published_splits(tmp_path, "val", "x") == [""]
+    assert published_splits(tmp_path, "val", "nowhere/{}.txt") == ["1"]
+    assert published_splits(tmp_path, "val", "x") == [""]
 
 
 def test_ucf101_labels_from_one_are_never_taken_for_labels_from_zero(tmp_path):
