@@ -87,8 +87,10 @@ def class_names_of(name: str, write: bool = True) -> list[str]:
     lists or folders as `open_dataset` reads them. K600 has other classes in each split.
     """
     folder = dataset_folder(name, write=write)
-    files = [find_classes(folder, split) for split in published_splits(folder, "val")]
-    if not all(files):
+    splits = published_splits(folder, "val")
+    found = [find_classes(folder, split) for split in splits]
+    files = [file for file in found if file]
+    if len(files) < len(splits):
         return open_dataset(name, "val", write=write).classes
 
     names: dict[str, str] = {}                     # as compared -> as the first file spells it

@@ -16,11 +16,11 @@ from collections import Counter
 from pathlib import Path
 
 try:
-    from .folders import SIDES, plain
+    from .folders import SIDE_NAMES, SIDES, plain
     from .parsing_lists import read_classes
     from .published_lists import HMDB, hmdb_files
 except ImportError:                                # copied beside them, outside the package
-    from folders import SIDES, plain
+    from folders import SIDE_NAMES, SIDES, plain
     from parsing_lists import read_classes
     from published_lists import HMDB, hmdb_files
 
@@ -28,7 +28,7 @@ except ImportError:                                # copied beside them, outside
 PLACES = ("", "lists", "labels", "annotations", "ucfTrainTestlist", "testTrainMulti_7030_splits")
 ENDINGS = ("txt", "csv", "json")
 
-SIDE = "|".join(name for names in SIDES.values() for name in names)
+SIDE = "|".join(SIDE_NAMES)
 SPLIT = r"(?:list)?(?:[-_]?split)?[-_]?0?(\d?)"    # of val2, testlist01, vallist_split1
 LIST = re.compile(rf"(?:[\w.-]+[-_])?({SIDE}){SPLIT}(?:-1)?\.(?:{'|'.join(ENDINGS)})")
 CLASSES = re.compile(rf"(?:[\w.-]+[-_])?(?:classes|labels){SPLIT}\.(?:csv|json)|classInd\.txt")

@@ -19,6 +19,7 @@ VIDEO_ENDINGS = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg
 JPEG_ENDINGS = (".jpg", ".jpeg")
 # The names that a side has on disk, the most usual one first.
 SIDES = {"train": ("train",), "val": ("val", "validation", "validate", "test")}
+SIDE_NAMES = SIDES["train"] + SIDES["val"]
 SPLITS = SIDES                                                    # its former name
 Videos = list[tuple[str, int]]                                    # path, label
 
@@ -106,8 +107,9 @@ def folders_of_videos(folder: str) -> list[str]:
     Left out: hidden folders, unreadable ones (lost+found at the root of a disk), and folders of
     JPEGs, which are videos.
     """
-    seen: set[str] = set()                       # real paths: a link to a folder above must not
-    found: list[str] = []                        # go round for ever
+    # Real paths: a link to a folder above must not go round for ever.
+    seen: set[str] = set()
+    found: list[str] = []
     todo = [folder]
     while todo:
         parent = todo.pop()
@@ -201,11 +203,11 @@ def may_share_side(path: str, other: str, folder: str) -> bool:
     def sides(path: str) -> set[str]:
         below = os.path.dirname(path).removeprefix(folder)
         words = re.split(r"[^a-z]+", below.lower())
-        return {word for word in words if word in names}
+        return {word for word in words if word in SIDE_NAMES}
 
-    names = [name for names_on_disk in SIDES.values() for name in names_on_disk]
-    one, two = sides(path), sides(other)
-    return not one or not two or bool(one & two)
+    mine = sides(path)
+    theirs = sides(other)
+    return not mine or not theirs or bool(mine & theirs)
 
 
 # --- one folder per class -------------------------------------------------------------------------
@@ -216,7 +218,7 @@ def class_folders(folder: Path) -> list[str]:
 
 
 def read_class_folders(folder: Path,
-                       everywhere: set[str] = frozenset()) -> tuple[Videos, list[str]]:
+                       everywhere: set[str] | None = None) -> tuple[Videos, list[str]]:
     """Videos and class names of a folder that holds one folder of videos per class.
 
     Labels follow the sorted folder names: those of this folder or, where given, of `everywhere`,

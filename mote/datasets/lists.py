@@ -88,12 +88,15 @@ def read_split(folder: Path, side: str, list_file: str = "", class_file: str = "
 
 def read_listed(folder: Path, side: str, files: dict[str, Path], class_file: str,
                 split: str) -> tuple[Videos, list[str]]:
-    """`read_split` where there is a list. files: side -> its list of this split."""
+    """`read_split` where there is a list. files: side -> its list of this split.
+
+    Without a class file, the class names are those in the lists. Raises FileNotFoundError where
+    none of the videos exists; some may be missing.
+    """
     file = files[side]
-    if class_file:
-        names = Path(class_file.replace("{}", split))
-    else:
-        names = find_classes(folder, split) or find_classes(file.parent, split)
+    names = Path(class_file.replace("{}", split)) if class_file else None
+    names = names or find_classes(folder, split) or find_classes(file.parent, split)
+
     # UCF-101's own lists: their labels start at 1, so the class folders are read instead.
     by_folder = names is not None and names.name == "classInd.txt"
     by_folder = by_folder or "classInd.txt" in names_in(file.parent)
@@ -115,12 +118,17 @@ def read_listed(folder: Path, side: str, files: dict[str, Path], class_file: str
 
 
 def read_unlisted(folder: Path, side: str) -> tuple[Videos, list[str]]:
-    """`read_split` where there are no lists: FOLDER/train and FOLDER/val, or 80 / 20 by us."""
+    """`read_split` where there are no lists: class folders, in a folder per side or split 80 / 20.
+
+    Raises FileNotFoundError where there is a list or a folder for the other side only.
+    """
     here = side_folders(folder, side)
     if here:
         # Labels count the classes of all sides: one side may lack a class.
-        parts = [part for each in SIDES for part in side_folders(folder, each)]
-        classes = {name for part in parts for name in folders.class_folders(part)}
+        classes: set[str] = set()
+        for each in SIDES:
+            for part in side_folders(folder, each):
+                classes.update(folders.class_folders(part))
         return folders.read_class_folders(here[0], classes)
 
     if not needs_split(folder):

@@ -118,7 +118,7 @@ def something_row(file: Path, item: dict) -> tuple[str, str, str]:
     return f"{file}, video {video!r:.80}", f"{video}.webm", name
 
 
-def something_classes(file: Path, text: str) -> list[tuple[str, str]]:
+def something_classes(file: str | Path, text: str) -> list[tuple[str, str]]:
     """Pairs (number, name) of Something-Something's labels: json of name -> number."""
     try:
         return [(str(number), name.strip()) for name, number in json.loads(text).items()]
