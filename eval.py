@@ -1,246 +1,259 @@
 """
 Evaluate a checkpoint, or CLIP alone, on a dataset or on one video of your own.
 
-    python eval.py --checkpoint runs/demo --data toyworld-novel                            # zero-shot, one view
-    torchrun --nproc-per-node 8 eval.py --checkpoint RUN --data k400 --clips 4 --crops 3   # close-set, 12 views
-    python eval.py --checkpoint RUN --data ucf101 --split all --clips 3 --json ucf101.json     # mean, std
-    python eval.py --checkpoint runs/demo --video CLIP.mp4 --classes "star moving left, star moving right"
+    python eval.py --checkpoint runs/demo --data toyworld-novel              # zero-shot, one view
+    torchrun --nproc-per-node 8 eval.py --checkpoint RUN --data k400 --clips 4 --crops 3
+    python eval.py --checkpoint RUN --data ucf101 --split all --clips 3 --json ucf101.json
+    python eval.py --checkpoint runs/demo --video CLIP.mp4 --classes "star moving left, star"
 
-Every video counts once on any number of ranks; none is replaced (mote/scoring/evaluate.py). Each score stands below its
-protocol (mote/scoring/protocols.py), with and without temporal feature modulation (Eq. 11). Float32 unless --precision bf16.
+Every video counts once on any number of ranks; none is replaced (mote/scoring/evaluate.py). Each
+score stands below its protocol (mote/scoring/protocols.py), with and without temporal feature
+modulation (Eq. 11). Float32 unless --precision bf16.
 
-Dimension key   D embedding   N classes
+Dimension key   T frames   D embedding   N classes
 """
-import argparse
 import functools
 import json
-import os
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mote import toyworld
-from mote.clip_backbone import TEMPLATES, check_templates, class_embeddings, load_clip, text_hash
+from mote.clip_backbone import class_embeddings, load_clip, text_hash
 from mote.data import TestViews, Undecodable
-from mote.datasets.folders import find_folder, read_text, stem
-from mote.datasets.lists import Videos, find_classes, needs_split, published_splits, read_classes, read_split
+from mote.datasets.dataset import Dataset, class_names_of, dataset_folder, open_dataset
+from mote.datasets.lists import published_splits
 from mote.model import MoTE, probabilities
 from mote.modulation import GAMMA, NEIGHBOURS
 from mote.runtime.checkpoints import build_model, interpolate, model_hash, read_checkpoint
 from mote.runtime.errors import one_line_errors
-from mote.runtime.options import plain_errors
+from mote.runtime.options import comma_separated, option, parse
 from mote.runtime.precision import PRECISIONS, autocast
+from mote.runtime.prompts import CACHE, read_templates
 from mote.runtime.ranks import Ranks, find_ranks, start
 from mote.scoring.evaluate import NAMES, describe, evaluate, over_splits, view_cosines
-from mote.scoring.protocols import Protocol, digest, list_digest, mixed_names
+from mote.scoring.protocols import mixed_names, protocol_of
 from mote.temporal_experts import POSITIONS, TemporalTransformer
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mote"          # class embeddings
+
+# --- 1. options ----------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Config:
+    checkpoint: str = option("", "a run's folder, a checkpoint, the authors' file; none: CLIP")
+    data: str = option("", "dataset: $MOTE_DATA/NAME or data/NAME; toyworld's sets are generated")
+    data_root: str = option("", "the dataset's folder, wherever it is")
+    list: str = option("", "a list of videos in place of the folder's val list")
+    class_names: str = option("", "a csv of id,name in place of the folder's")
+    split: str = option("", "number of a published split, or all; it replaces {} in --list")
+    half_classes: bool = option(False, "print top-1 over ten draws of half the classes, too")
+    mix_names: str = option("", "datasets, with commas, whose class names join those of --data")
+    video: str = option("", "one video file, or a folder of JPEGs, in place of a dataset")
+    classes: str = option("", "the classes to rank for --video, separated by commas")
+    templates: str = option("", "a file of sentences with {} in place of the paper's 28")
+
+    frames: int = option(0, "frames per view; 0: as in training")
+    clips: int = option(1, "clips per video", least=1)
+    crops: int = option(1, "crops per clip", choices=(1, 3))
+    resize: int = option(0, "short side before the crop; 0: the model's image size")
+    neighbours: int = option(NEIGHBOURS, "K of Eq. 11", least=1)
+    gamma: float = option(GAMMA, "gamma of Eq. 11", above=0)
+    clip_weight: float = option(1.0, "of the fine-tuned tower, the rest is the original CLIP; "
+                                     "the authors' tests: 0.99", most=1)
+    backbone: str = option("", "open_clip model of CLIP alone, or of another text tower")
+    pretrained: str = option("", "its weights: a tag or a file")
+
+    batch: int = option(16, "views at a time, per rank", least=1)
+    workers: int = option(2, "decoding processes per rank")
+    threads: int = option(0, "torch's threads per rank; 0: torch's choice")
+    device: str = option("auto", "auto, cpu, cuda, cuda:N, ...")
+    precision: str = option("fp32", "what the forward pass computes in", choices=PRECISIONS)
+    json: str = option("", "write the result to this file")
 
 
-def dataset_folder(name: str, data_root: str, ranks: Ranks) -> Path:
-    """Where a dataset lies; toyworld's sets are generated by rank 0 if not there."""
-    if name in toyworld.SETS and not data_root:
-        toyworld.ready(Path(os.environ.get("MOTE_DATA") or "data") / name, name, write=ranks.first)
-    return find_folder(name, data_root)
+def parse_config(argv: list[str] | None = None) -> Config:
+    """Command line -> Config. Raises ValueError, one line, for options that do not go together."""
+    config = parse(Config, "eval.py", __doc__, argv=argv)
+    if bool(config.video) == bool(config.data or config.data_root):
+        raise ValueError("give either --data (or --data-root) or --video")
+    if config.video and not comma_separated(config.classes):
+        raise ValueError('--video needs --classes "name, name, ..."')
+    if not config.checkpoint and not (config.backbone and config.pretrained):
+        # Never random weights by mistake.
+        raise ValueError("give --checkpoint, or --backbone and --pretrained for CLIP alone")
+    if config.clip_weight < 1 and not config.checkpoint:
+        raise ValueError("--clip-weight below 1 needs a --checkpoint to mix CLIP into")
+    if config.split and config.list and "{}" not in config.list:
+        raise ValueError(f"--split {config.split} needs a {{}} in --list {config.list}, "
+                         "for the number")
+    if config.json:
+        open(config.json, "a").close()               # raises now, not after the evaluation
+    return config
 
 
-def dataset(name: str, data_root: str, split: str, ranks: Ranks, list_file: str = "", class_file: str = "",
-            number: str = "") -> tuple[Videos, list[str], str]:
-    """The (path, label) pairs and class names of a split, and the number of the official split: given or the first."""
-    folder = dataset_folder(name, data_root, ranks)
-    number = number.lstrip("0") or published_splits(folder, split, list_file)[0]
-    videos, classes = read_split(folder, split, list_file, class_file, number)
-    if ranks.first and not list_file and needs_split(folder):
-        print(f"{folder}: no lists, no train and val folders: split 80 / 20 within each class, no official split: "
-              f"{len(videos)} for {split}")
-    return videos, classes, number
+# --- 2. the model, and what its output is compared with ------------------------------------------
+@dataclass(frozen=True)
+class Loaded:
+    """A model on its device, and the text tower that goes with it."""
+    model: MoTE
+    embed: Callable[[tuple[str, ...]], Tensor]       # class names -> class embeddings (N, D)
+    templates: tuple[str, ...]
+    frames: int                                      # per view
+    text: str                                        # a hash of the text tower
 
 
-def class_names(name: str, ranks: Ranks) -> list[str]:
-    """Of another dataset, whose videos need not be there: from its class file, else as `dataset` reads them."""
-    folder = dataset_folder(name, "", ranks)
-    files = [find_classes(folder, number) for number in published_splits(folder, "val")]       # K600's splits differ
-    return mixed_names([], [read_classes(f) for f in files]) if all(files) else dataset(name, "", "val", ranks)[1]
-
-
-def protocol(data: str, videos: Videos, names: list[str], split: str, templates: tuple[str, ...], **views) -> Protocol:
-    """The protocol of what `dataset` returned; views: frames, clips, crops, ... of Protocol."""
-    found = sum(os.path.exists(path) for path, _ in videos)
-    return Protocol(data, split, len(videos), found, list_hash(videos), len(names), digest(names),
-                    len(templates), digest(list(templates)), **views)
-
-
-def list_hash(videos: Videos) -> str:
-    """Of the videos' stems and labels, wherever they lie."""
-    return list_digest([(stem(path), label) for path, label in videos])
-
-
-def read_templates(file: str) -> tuple[str, ...]:
-    """--templates FILE: one sentence a line with {} for the class; the paper's 28 without a file."""
-    lines = tuple(line.strip() for line in read_text(file).splitlines() if line.strip()) if file else TEMPLATES
-    check_templates(lines)
-    return lines
-
-
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = plain_errors(argparse.ArgumentParser("eval.py", description=__doc__))
-    add = parser.add_argument
-    add("--checkpoint", default="", help="a run's folder (last.pt), a checkpoint, the authors' file; none: CLIP alone")
-    add("--data", default="", help="a dataset: $MOTE_DATA/NAME or data/NAME; toyworld's sets are generated")
-    add("--data-root", default="", help="the dataset's folder, wherever it is")
-    add("--list", default="", help="a list of videos in place of the folder's val list")
-    add("--class-names", default="", help="a csv of id,name in place of the folder's")
-    add("--split", default="", help="number of an official split, or all; a {} in --list, --class-names becomes it")
-    add("--half-classes", action="store_true", help="print top-1 over ten draws of half the classes, too")
-    add("--mix-names", default="", help="datasets, with commas, whose class names join those of --data")
-    add("--video", default="", help="one video file, or a folder of JPEGs, in place of a dataset")
-    add("--classes", default="", help="the classes to rank for --video, separated by commas")
-    add("--templates", default="", help="a file of sentences with {} in place of the paper's 28")
-    add("--frames", type=int, default=0, help="frames per view; 0: as in training")
-    add("--clips", type=int, default=1, help="clips per video")
-    add("--crops", type=int, default=1, choices=(1, 3), help="crops per clip")
-    add("--resize", type=int, default=0, help="short side before the crop; 0: the model's image size")
-    add("--neighbours", type=int, default=NEIGHBOURS, help="K of Eq. 11")
-    add("--gamma", type=float, default=GAMMA, help="gamma of Eq. 11")
-    add("--clip-weight", type=float, default=1.0,
-        help="mix the original CLIP into the visual tower; the authors' tests: 0.99 x fine-tuned + 0.01 x original")
-    add("--backbone", default="", help="open_clip model of CLIP alone, or of the text tower if not the checkpoint's")
-    add("--pretrained", default="", help="its weights: a tag or a file")
-    add("--batch", type=int, default=16, help="views at a time, per rank")
-    add("--workers", type=int, default=2, help="decoding processes per rank")
-    add("--threads", type=int, default=0, help="torch's threads per rank; 0: torch's choice")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:N, ...")
-    add("--precision", default="fp32", choices=PRECISIONS)
-    add("--json", default="", help="write the result to this file")
-    options = parser.parse_args(argv)
-    if bool(options.video) == bool(options.data or options.data_root):
-        parser.error("give either --data (or --data-root) or --video")
-    if options.video and not options.classes.strip(", "):
-        parser.error('--video needs --classes "name, name, ..."')
-    if not (options.checkpoint or (options.backbone and options.pretrained)):       # never random weights by mistake
-        parser.error("give --checkpoint, or --backbone and --pretrained for CLIP alone")
-    if not 0 <= options.clip_weight <= 1 or (options.clip_weight < 1 and not options.checkpoint):
-        parser.error(f"--clip-weight must lie in 0..1 and needs a --checkpoint, got {options.clip_weight}")
-    if options.split and options.list and "{}" not in options.list:
-        parser.error(f"--split {options.split} needs a {{}} in --list {options.list}, for the number")
-    if not 0 < options.gamma < float("inf"):
-        parser.error(f"--gamma must be a positive number, got {options.gamma}")
-    if options.json:
-        open(options.json, "a").close()                                       # raises now, not after the evaluation
-    for name in ("clips", "batch", "neighbours"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name} must be at least 1, got {getattr(options, name)}")
-    for name in ("frames", "resize", "workers", "threads"):
-        if getattr(options, name) < 0:
-            parser.error(f"--{name} must not be negative, got {getattr(options, name)}")
-    return options
-
-
-def load(options: argparse.Namespace, names: list[str], ranks: Ranks):
-    """The model on its device, a function from names to embeddings, templates, frames, the text tower's hash."""
-    checkpoint = read_checkpoint(options.checkpoint) if options.checkpoint else None
-    about = checkpoint["clip"] if checkpoint else {"backbone": "", "pretrained": ""}
-    backbone, pretrained = options.backbone or about["backbone"], options.pretrained or about["pretrained"]
-    if not backbone:
-        raise ValueError(f"{options.checkpoint} does not say which CLIP it came from, and its text tower is needed: "
-                         "give --backbone and --pretrained")
+def load(cfg: Config, names: list[str], ranks: Ranks) -> Loaded:
+    """The checkpoint's model, or CLIP alone, for classes of these names."""
+    checkpoint = read_checkpoint(cfg.checkpoint) if cfg.checkpoint else None
+    backbone, pretrained = text_tower(cfg, checkpoint)
     clip, tokenizer = load_clip(backbone, pretrained)
     clip = clip.to(ranks.device)
-    if checkpoint and checkpoint.get("text_hash", text_hash(clip)) != text_hash(clip):
-        raise ValueError(f"--pretrained {pretrained}: its text tower is not the one that {options.checkpoint} "
-                         "was trained with")
-    trained_with = tuple((checkpoint or {}).get("templates", ()))
-    templates = read_templates(options.templates) if options.templates or not trained_with else trained_with
+    text = text_hash(clip)
+    trained_with = checkpoint or {}
+    if trained_with.get("text_hash", text) != text:
+        raise ValueError(f"--pretrained {pretrained}: its text tower is not the one that "
+                         f"{cfg.checkpoint} was trained with")
+    templates = tuple(trained_with.get("templates", ()))
+    if cfg.templates or not templates:
+        templates = read_templates(cfg.templates)
 
     @functools.cache
     def embed(names: tuple[str, ...]) -> Tensor:
         return class_embeddings(clip, tokenizer, list(names), templates, cache=CACHE)
-    classes_ND = embed(tuple(names))
-    dim = classes_ND.shape[1]
-    if checkpoint is None:                                                    # CLIP alone: no layers, mean over frames
-        model = MoTE(clip.visual, TemporalTransformer(dim, 0), classes_ND, clip.logit_scale,
-                     clip.image_mean, clip.image_std)
-    else:
-        mixed = checkpoint if options.clip_weight == 1 else interpolate(checkpoint, clip, options.clip_weight)
-        model = build_model(mixed)
-    if model.finetune_classes.shape[1] != dim:
-        raise ValueError(f"--backbone {backbone} has D = {dim}, the checkpoint {model.finetune_classes.shape[1]}")
-    frames = options.frames or (checkpoint or {}).get("frames", 8)
+
+    model = visual_model(cfg, checkpoint, clip, embed(tuple(names)))
+    frames = cfg.frames or trained_with.get("frames", 8)
     if frames > POSITIONS and model.temporal.blocks:
         raise ValueError(f"--frames {frames}: the table of frame positions has {POSITIONS} rows")
-    return model.to(ranks.device), embed, templates, frames, text_hash(clip)[:8]
+    return Loaded(model.to(ranks.device), embed, templates, frames, text[:8])
 
 
-def main(argv: list[str] | None = None) -> dict | None:
-    with one_line_errors("eval.py"):
-        options = parse(argv)
-        ranks = find_ranks(options.device, options.threads)
-        return show_video(options, ranks) if options.video else show_dataset(options, ranks)
+def text_tower(cfg: Config, checkpoint: dict | None) -> tuple[str, str]:
+    """Backbone and weights of the CLIP whose text tower is needed: the options', else its own."""
+    about = checkpoint["clip"] if checkpoint else {"backbone": "", "pretrained": ""}
+    backbone = cfg.backbone or about["backbone"]
+    if not backbone:
+        raise ValueError(f"{cfg.checkpoint} does not say which CLIP it came from, and its text "
+                         "tower is needed: give --backbone and --pretrained")
+    return backbone, cfg.pretrained or about["pretrained"]
 
 
-def show_dataset(options: argparse.Namespace, ranks: Ranks) -> dict:
-    """Scores of one list, or of every official split with their mean and standard deviation."""
-    name = options.data or Path(options.data_root).resolve().name
-    wanted = [options.split]
-    if options.split == "all":
-        there = published_splits(dataset_folder(name, options.data_root, ranks), "val", options.list)
-        if not (wanted := [n for n in there if n]):
-            raise FileNotFoundError(f"{name}: --split all needs lists of official splits, such as testlist01.txt")
-    sets = [dataset(name, options.data_root, "val", ranks, options.list, options.class_names, n) for n in wanted]
-    others = [class_names(other.strip(), ranks) for other in options.mix_names.split(",") if other.strip()]
-    sets = [(videos, mixed_names(names, others), n) for videos, names, n in sets]
-    model, embed, templates, frames, text = load(options, sets[0][1], ranks)
+def visual_model(cfg: Config, checkpoint: dict | None, clip: nn.Module, classes_ND: Tensor) -> MoTE:
+    """The checkpoint's MoTE, experts merged; or CLIP alone: no layers, the mean over frames."""
+    dim = classes_ND.shape[1]
+    if checkpoint is None:
+        return MoTE(clip.visual, TemporalTransformer(dim, num_layers=0), classes_ND,
+                    clip.logit_scale, clip.image_mean, clip.image_std)
+    if cfg.clip_weight < 1:
+        checkpoint = interpolate(checkpoint, clip, cfg.clip_weight)
+    model = build_model(checkpoint)
+    if model.finetune_classes.shape[1] != dim:
+        raise ValueError(f"--backbone {cfg.backbone} has D = {dim}, "
+                         f"the checkpoint {model.finetune_classes.shape[1]}")
+    return model
+
+
+# --- 3. a dataset --------------------------------------------------------------------------------
+def show_dataset(cfg: Config, ranks: Ranks) -> dict:
+    """Scores of one list, or of every published split with their mean and standard deviation."""
+    sets = test_sets(cfg, ranks)
+    loaded = load(cfg, sets[0].classes, ranks)
     start(ranks)
-    views = dict(frames=frames, clips=options.clips, crops=options.crops, resize=options.resize or model.image_size,
-                 neighbours=options.neighbours, gamma=options.gamma, precision=options.precision,
-                 clip_weight=options.clip_weight, text=text, checkpoint=model_hash(options.checkpoint, model))
+    views = {"frames": loaded.frames, "clips": cfg.clips, "crops": cfg.crops,
+             "resize": cfg.resize or loaded.model.image_size, "neighbours": cfg.neighbours,
+             "gamma": cfg.gamma, "precision": cfg.precision, "clip_weight": cfg.clip_weight,
+             "text": loaded.text, "checkpoint": model_hash(cfg.checkpoint, loaded.model)}
+
     results = []
-    for videos, names, n in sets:
-        plan = protocol(name, videos, names, n, templates, **views)
-        scores = evaluate(model, videos, embed(tuple(names)), ranks, plan, options.batch, options.workers)
-        results.append({"split": n, **scores})
-        if ranks.first:
-            print(describe(results[-1], options.half_classes), flush=True)
-    result = {"data": name, "checkpoint": options.checkpoint, **over_splits(results), "splits": results}
-    if ranks.first:
-        if len(results) > 1:
-            print(f"{name}, mean and standard deviation of {len(results)} splits:")
-            for key, title in NAMES.items():
-                print("{:20s} top-1 {top1:6.2f} +- {top1_std:.2f}   top-5 {top5:6.2f} +- {top5_std:.2f}".format(
-                    title, **result[key]))
-        if options.json:
-            Path(options.json).write_text(json.dumps(result) + "\n")
+    for data in sets:
+        protocol = protocol_of(data, loaded.templates, **views)
+        scores = evaluate(loaded.model, data.videos, loaded.embed(tuple(data.classes)), ranks, protocol,
+                          cfg.batch, cfg.workers)
+        results.append({"split": data.split, **scores})
+        ranks.say(describe(results[-1], cfg.half_classes))
+
+    result = {"data": sets[0].name, "checkpoint": cfg.checkpoint, **over_splits(results),
+              "splits": results}
+    if len(results) > 1:
+        ranks.say(describe_splits(result))
+    if cfg.json and ranks.first:
+        Path(cfg.json).write_text(json.dumps(result) + "\n")
     return result
 
 
+def test_sets(cfg: Config, ranks: Ranks) -> list[Dataset]:
+    """The test set of --split, or of every split, with the class names of --mix-names added."""
+    name = cfg.data or Path(cfg.data_root).resolve().name
+    splits = [cfg.split]
+    if cfg.split == "all":
+        folder = dataset_folder(name, cfg.data_root, write=ranks.first)
+        splits = [split for split in published_splits(folder, "val", cfg.list) if split]
+        if not splits:
+            raise FileNotFoundError(f"{name}: --split all needs lists of published splits, "
+                                    "such as testlist01.txt")
+    others = [class_names_of(other, write=ranks.first) for other in comma_separated(cfg.mix_names)]
+
+    sets = []
+    for split in splits:
+        data = open_dataset(name, "val", cfg.data_root, cfg.list, cfg.class_names, split,
+                            write=ranks.first)
+        names = mixed_names(data.classes, others)
+        sets.append(Dataset(name, data.videos, names, data.split))
+    return sets
+
+
+def describe_splits(result: dict) -> str:
+    lines = [f"{result['data']}, mean and standard deviation of {len(result['splits'])} splits:"]
+    for key, title in NAMES.items():
+        s = result[key]
+        lines.append(f"{title:20s} top-1 {s['top1']:6.2f} +- {s['top1_std']:.2f}   "
+                     f"top-5 {s['top5']:6.2f} +- {s['top5_std']:.2f}")
+    return "\n".join(lines)
+
+
+# --- 4. one video --------------------------------------------------------------------------------
 @torch.no_grad()
-def show_video(options: argparse.Namespace, ranks: Ranks) -> dict | None:
-    """Rank the classes for one video by their probability with modulation; the one without it stands beside."""
-    if not Path(options.video).exists():
-        raise FileNotFoundError(f"--video {options.video}: no such file")
-    names = list(dict.fromkeys(name.strip() for name in options.classes.split(",") if name.strip()))
-    model, embed, _, T, _ = load(options, names, ranks)
-    classes_ND, size = embed(tuple(names)), model.image_size
+def show_video(cfg: Config, ranks: Ranks) -> dict:
+    """Rank the classes for one video by their probability, with and without modulation."""
+    if not Path(cfg.video).exists():
+        raise FileNotFoundError(f"--video {cfg.video}: no such file")
+    names = list(dict.fromkeys(comma_separated(cfg.classes)))
+    loaded = load(cfg, names, ranks)
+    model = loaded.model
+    views = TestViews([], loaded.frames, model.image_size, cfg.resize, cfg.clips, cfg.crops)
     try:
-        frames, places = TestViews([], T, size, options.resize, options.clips, options.crops).views(options.video)
+        frames, places_VT = views.views(cfg.video)
     except Undecodable as error:
         raise ValueError(f"--video {error}") from None
-    with autocast(ranks.device, options.precision):
-        both = view_cosines(model, frames.to(ranks.device), places[None].to(ranks.device),
-                            classes_ND.to(ranks.device), options.neighbours, options.gamma)
-    plain, modulated = (probabilities(cosines[:, None], model.logit_scale)[0].tolist() for cosines in both)
+
+    with autocast(ranks.device, cfg.precision):
+        plain_1N, modulated_1N = view_cosines(
+            model, frames.to(ranks.device), places_VT[None].to(ranks.device),
+            loaded.embed(tuple(names)).to(ranks.device), cfg.neighbours, cfg.gamma)
+    plain = probabilities(plain_1N[:, None], model.logit_scale)[0].tolist()
+    modulated = probabilities(modulated_1N[:, None], model.logit_scale)[0].tolist()
     ranked = sorted(zip(modulated, plain, names), reverse=True)
-    if ranks.first:
-        print("with modulation   without   class")
-        for chance, without, name in ranked:
-            print(f"{100 * chance:13.2f} %  {100 * without:6.2f} %   {name}")
-        if options.json:
-            rows = [dict(zip(("probability", "probability_without_modulation", "class"), row)) for row in ranked]
-            Path(options.json).write_text(json.dumps(rows, indent=1))
+
+    lines = ["with modulation   without   class"]
+    rows = []
+    for chance, without, name in ranked:
+        lines.append(f"{100 * chance:13.2f} %  {100 * without:6.2f} %   {name}")
+        rows.append({"probability": chance, "probability_without_modulation": without,
+                     "class": name})
+    ranks.say("\n".join(lines))
+    if cfg.json and ranks.first:
+        Path(cfg.json).write_text(json.dumps(rows, indent=1))
     return {"ranked": ranked}
+
+
+def main(argv: list[str] | None = None) -> dict:
+    """What `python eval.py` does: a mistake is one line and exit status 2."""
+    with one_line_errors("eval.py"):
+        config = parse_config(argv)
+        ranks = find_ranks(config.device, config.threads)
+        return show_video(config, ranks) if config.video else show_dataset(config, ranks)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,18 @@
 """
 Merge the experts of a layer into one, in weight space, and the losses that keep such merges good.
 
-    theta~ = (1/E) sum_i theta_i                                                     inference merge (paper Eq. 6)
-    phi    = sum_i w_i theta_i ,    w = softmax([1, 2, ..., E] / tau)                training merge  (Eq. 7)
-    tau    drawn uniformly from {+-2^n beta : n = 0..4} and infinity, beta = 0.6     (Section 3.3)
-    L_ALL  = L_TE + 0.5 L_WMR + 0.1 L_MSE                                            (Eq. 10)
+    theta~ = (1/E) sum_i theta_i                                        inference merge  (Eq. 6)
+    phi    = sum_i w_i theta_i ,   w = softmax([1, 2, ..., E] / tau)    training merge   (Eq. 7)
+    tau    uniform over {+-2^n beta : n = 0..4} and infinity, beta = 0.6           (Section 3.3)
+    L_ALL  = L_TE + 0.5 L_WMR + 0.1 L_MSE                                               (Eq. 10)
 
-tau > 0 favours late experts, tau < 0 early ones; tau = inf is the plain average, so Eq. 6 is Eq. 7 at tau = inf, and
-choosing one expert is merging with a one-hot vector. Pure functions, no parameters.
+tau > 0 favours late experts, tau < 0 early ones; tau = inf is the plain average. So Eq. 6 is Eq. 7
+at tau = inf, and choosing one expert is merging with a one-hot vector. Pure functions.
 
-Dimension key   E experts   L layers of the temporal transformer   B clips   T frames   D embedding   N classes
+Dimension key   E experts   L layers   B clips   T frames   D embedding   N classes
 Copy alone: needs torch only.
-Differs from the paper: L_MSE, see `mse_loss`. Same numbers as the authors' code: tests/test_golden.py.
+Differs from the paper: L_MSE, see `mse_loss`.
+Same numbers as the authors' code: tests/test_golden.py.
 """
 import math
 
@@ -19,24 +20,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BETA, LAMBDA, ETA = 0.6, 0.5, 0.1                                # Section 4.1; lambda and eta weigh Eq. 10
+BETA = 0.6                                                       # Section 4.1
+LAMBDA = 0.5                                                     # weighs L_WMR in Eq. 10
+ETA = 0.1                                                        # weighs L_MSE in Eq. 10
 
 
-def temperatures(beta: float = BETA) -> tuple[float, ...]:
-    """The set that tau is drawn from (Section 3.3): 11 values. Raises ValueError unless beta is a positive number."""
-    if not 0 < beta < math.inf:
-        raise ValueError(f"beta must be a positive number, got {beta}")
-    return tuple(sign * beta * 2**n for sign in (1, -1) for n in range(5)) + (math.inf,)
-
-
-def draw_temperatures(num_layers: int, generator: torch.Generator, beta: float = BETA) -> list[float]:
-    """One tau per layer, each uniform over `temperatures(beta)` ("merged using different tau in each layer")."""
-    taus = temperatures(beta)
-    return [taus[i] for i in torch.randint(len(taus), (num_layers,), generator=generator).tolist()]
-
-
+# --- merging: one set of weights out of E --------------------------------------------------------
 def merging_weights(num_experts: int, tau: float) -> Tensor:
-    """w of Eq. 7: softmax([1, ..., E] / tau) -> (E,), float32. Raises ValueError for tau = 0 or nan, or E < 1.
+    """w of Eq. 7: softmax([1, ..., E] / tau) -> (E,), float32.
+
+    Raises ValueError for tau = 0 or nan, and for E < 1.
 
     >>> merging_weights(3, 1 / math.log(2))              # 2^1 : 2^2 : 2^3
     tensor([0.1429, 0.2857, 0.5714])
@@ -50,38 +43,120 @@ def merging_weights(num_experts: int, tau: float) -> Tensor:
 
 
 def merge(weights_E: Tensor, theta_E: Tensor) -> Tensor:
-    """sum_i w_i theta_i (Eq. 6, 7): (E,) and (E, ...) -> (...). Raises ValueError if the two E differ.
+    """sum_i w_i theta_i (Eq. 6, 7): (E,) and (E, ...) -> (...). ValueError if the two E differ.
 
     >>> merge(torch.tensor([0.25, 0.75]), torch.tensor([[0.0, 4.0], [8.0, 0.0]]))
     tensor([6., 1.])
     """
     if weights_E.ndim != 1 or weights_E.shape != theta_E.shape[:1]:
-        raise ValueError(f"merge needs one weight per expert, got {tuple(weights_E.shape)} for {tuple(theta_E.shape)}")
-    # Multiply and sum, not einsum: autocast would run a matmul in bfloat16 and round the weights (error 1e-2).
-    return (weights_E.to(theta_E).view(-1, *[1] * (theta_E.ndim - 1)) * theta_E).sum(dim=0)
+        raise ValueError(f"merge needs one weight per expert, got {tuple(weights_E.shape)} "
+                         f"for {tuple(theta_E.shape)}")
+    # Multiply and sum, not einsum: autocast would run a matmul in bfloat16 (error 1e-2).
+    weights_E = weights_E.to(theta_E).view(-1, *[1] * (theta_E.ndim - 1))
+    return (weights_E * theta_E).sum(dim=0)
 
 
+def merge_experts(state: dict[str, Tensor], name: str = "experts",
+                  weights_E: Tensor | None = None) -> dict[str, Tensor]:
+    """Merge the experts of any state dict (Eq. 6, or Eq. 7 with weights_E). -> a new state dict
+
+    name: the part of a parameter's path that holds the experts, which may be
+        stacked     blocks.0.experts.up_weight (E, F, D)   -> blocks.0.experts.up_weight (F, D)
+        numbered    mlp.experts.0.weight, mlp.experts.1.weight, ... (F, D)  -> mlp.experts.weight
+    weights_E: (E,); None for the plain average. All other tensors are passed on as they are.
+    Raises ValueError where no path has that part, where a number is missing, and for a tensor of
+    whole numbers, which has no average.
+
+    >>> state = {"up.0.bias": torch.tensor([1.0]), "up.1.bias": torch.tensor([3.0])}
+    >>> merge_experts(state, name="up")
+    {'up.bias': tensor([2.])}
+    """
+    merged, stacked = stack_experts(state, name)
+    for path, theta_E in stacked.items():
+        if not theta_E.is_floating_point():
+            raise ValueError(f"{path} is {theta_E.dtype}: whole numbers have no average")
+        E = len(theta_E)
+        uniform_E = torch.full((E,), 1 / E, device=theta_E.device)
+        merged[path] = merge(uniform_E if weights_E is None else weights_E, theta_E)
+    return merged
+
+
+def stack_experts(state: dict[str, Tensor],
+                  name: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """A state dict in two: what is no expert's, and the experts' tensors, stacked (E, ...)."""
+    others, stacked, numbered = {}, {}, {}
+    for path, tensor in state.items():
+        before, found, behind = f".{path}".partition(f".{name}.")
+        number, _, rest = behind.partition(".")
+        if not found:
+            others[path] = tensor
+        elif number.isdecimal():
+            listed = numbered.setdefault(f"{before}.{name}.{rest}".removeprefix("."), {})
+            listed[int(number)] = tensor
+        else:
+            stacked[path] = tensor
+    for path, listed in numbered.items():
+        if sorted(listed) != list(range(len(listed))):
+            raise ValueError(f"{path}: experts must be numbered 0, 1, ..., got {sorted(listed)}")
+        stacked[path] = torch.stack([listed[i] for i in range(len(listed))])
+    if not stacked:
+        raise ValueError(f"no parameter's path has a part {name!r}, as in blocks.0.{name}.weight")
+    return others, stacked
+
+
+# --- the temperatures of training -----------------------------------------------------------------
+def temperatures(beta: float = BETA) -> tuple[float, ...]:
+    """The 11 values that tau is drawn from (Section 3.3). ValueError unless beta is positive."""
+    if not 0 < beta < math.inf:
+        raise ValueError(f"beta must be a positive number, got {beta}")
+    return tuple(sign * beta * 2**n for sign in (1, -1) for n in range(5)) + (math.inf,)
+
+
+def draw_temperatures(num_layers: int, generator: torch.Generator,
+                      beta: float = BETA) -> list[float]:
+    """One tau per layer, each uniform over `temperatures(beta)`.
+
+    "merged using different tau in each layer" (Section 3.3).
+    """
+    taus = temperatures(beta)
+    drawn = torch.randint(len(taus), (num_layers,), generator=generator)
+    return [taus[i] for i in drawn.tolist()]
+
+
+def draw_merging_weights(num_layers: int, num_experts: int, generator: torch.Generator,
+                         beta: float = BETA) -> Tensor:
+    """w of Eq. 7 at a drawn temperature for each layer -> (L, E)."""
+    taus = draw_temperatures(num_layers, generator, beta)
+    if not taus:
+        return torch.zeros(0, num_experts)
+    return torch.stack([merging_weights(num_experts, tau) for tau in taus])
+
+
+# --- the losses -----------------------------------------------------------------------------------
 def classification_loss(cosine_BN: Tensor, labels_B: Tensor, logit_scale: Tensor) -> Tensor:
-    """L of Eq. 3, which is L_TE (Eq. 4) or L_WMR (Eq. 8) by the experts that made the cosine: (B, N), (B,) -> ().
+    """L of Eq. 3: (B, N), (B,) -> (). L_TE (Eq. 4) or L_WMR (Eq. 8), as the cosine's experts are.
 
-    The paper does not write the scale: CLIP's learned exp(logit_scale), about 100 after pre-training and never clamped
-    here (as in the authors' code). Without it a softmax over cosines in [-1, 1] could hardly leave 1/N. Float32.
+    logit_scale is the factor, exp(CLIP's parameter), about 100 after pre-training. The paper does
+    not write it, and the authors' code never clamps it. Without it, a softmax over cosines in
+    [-1, 1] could hardly leave 1/N. Float32, also under autocast.
     """
     return F.cross_entropy(logit_scale.float() * cosine_BN.float(), labels_B)
 
 
 def mse_loss(merged_BTD: Tensor, frame_features_BTD: Tensor) -> Tensor:
-    """L_MSE: the features of the merged pass (frame + temporal) should stay near the frame features. -> ()
+    """L_MSE: features of the merged pass (frame + temporal) stay near the frame features. -> ()
 
-    In the form of the authors' code: the mean over all B T D numbers, before pooling, the target not detached. Since
-    merged = frame + temporal, this is mean(temporal^2), and its gradient reaches the frame features only through the
-    head. Eq. 9 instead pools over frames first and takes the squared norm, a sum over D: with eta = 0.1 read literally
-    there, the penalty would be hundreds of times stronger.
+    This is the form of the authors' code: the mean over all B T D numbers, before pooling, the
+    target not detached. Since merged = frame + temporal, it is mean(temporal^2), and its gradient
+    reaches the frame features only through the temporal transformer. Eq. 9 pools over frames first
+    and takes the squared norm, a sum over D: read literally, eta = 0.1 would weigh it hundreds of
+    times more.
     """
     return F.mse_loss(merged_BTD.float(), frame_features_BTD.float())
 
 
-def total_loss(loss_expert, loss_merged, loss_mse, weight_merged: float = LAMBDA, weight_mse: float = ETA):
+def total_loss(loss_expert, loss_merged, loss_mse,
+               weight_merged: float = LAMBDA, weight_mse: float = ETA):
     """L_ALL = L_TE + lambda L_WMR + eta L_MSE (Eq. 10).
 
     >>> total_loss(1.0, 2.0, 3.0)

@@ -1,12 +1,14 @@
 """
-MoTE: frames -> frame features -> temporal features -> video embedding -> cosine with class embeddings (paper Fig. 2).
+MoTE, the paper's Figure 2: frame features -> temporal features -> video embedding -> cosine.
 
-    e = CLIP(frames) ;  t = h(e) ;  z = mean(e) + rho mean(t) ;  cosine = z . y / |z| |y|            (Eq. 1, 2, 11, 3)
+    e = CLIP(frames) ;  t = h(e) ;  z = mean(e) + rho mean(t) ;  cosine = z . y / |z| |y|
+    Eq. 1               Eq. 2       Eq. 11 (Eq. 2 at rho = 1)    Eq. 3
 
-Each concept is touched once, in the order of the figure; the concepts are in the modules named in the imports. This
-file only evaluates: what a training step computes stands in train.py (`Objective`).
+Each step is a method of `MoTE`, written once: training (train.py, `Objective`), evaluation
+(mote/scoring/evaluate.py) and the ablations all call these.
 
 Dimension key   B clips   T frames   D embedding   N test classes   M fine-tuning classes
+                L temporal layers   E experts
 """
 import torch
 import torch.nn.functional as F
@@ -18,16 +20,20 @@ from .temporal_experts import TemporalTransformer
 
 
 class MoTE(nn.Module):
-    """CLIP's visual tower, the temporal head, CLIP's logit scale and the class embeddings of fine-tuning (M, D).
+    """CLIP's visual tower, the temporal transformer, and what their output is compared with.
 
-    finetune_classes are what Eq. 11 compares the test classes with; they travel in the checkpoint (as in the authors').
-    logit_scale is the logarithm, as CLIP learns it. A logit bias (SigLIP) would shift all classes alike: not kept.
+    finetune_classes (M, D): class embeddings of fine-tuning. The losses use them, and Eq. 11
+    compares the test classes with them; they travel in the checkpoint, as in the authors'.
+    logit_scale: the logarithm of the factor, as CLIP learns it. A logit bias (SigLIP) is not kept:
+    it would shift all classes alike.
+    image_mean, image_std: pixel statistics, 3 numbers in 0..1 each.
     """
 
-    def __init__(self, visual: nn.Module, temporal: TemporalTransformer, finetune_classes: Tensor, logit_scale: Tensor,
-                 image_mean: tuple, image_std: tuple):
+    def __init__(self, visual: nn.Module, temporal: TemporalTransformer, finetune_classes: Tensor,
+                 logit_scale: Tensor, image_mean: tuple, image_std: tuple):
         super().__init__()
-        self.visual, self.temporal = visual, temporal
+        self.visual = visual
+        self.temporal = temporal
         self.logit_scale = nn.Parameter(logit_scale.detach().clone().float().reshape(()))
         self.register_buffer("finetune_classes", finetune_classes)
         self.register_buffer("image_mean", torch.tensor(image_mean), persistent=False)
@@ -39,6 +45,7 @@ class MoTE(nn.Module):
         size = self.visual.image_size
         return size if isinstance(size, int) else size[0]
 
+    # --- Figure 2, step by step -------------------------------------------------------------------
     def normalise(self, frames: Tensor) -> Tensor:
         """uint8 (..., 3, h, w) from the loader -> what `frame_features` takes."""
         return normalise(frames, self.image_mean, self.image_std)
@@ -47,27 +54,52 @@ class MoTE(nn.Module):
         """e of Eq. 1: normalised frames (B, T, 3, h, w) -> (B, T, D), float32."""
         return encode_frames(self.visual, frames).float()
 
-    def temporal_features(self, e_BTD: Tensor) -> Tensor:
-        """h(e) of Eq. 2 with the experts merged uniformly (Eq. 6): (B, T, D) -> (B, T, D)."""
-        return self.temporal(e_BTD, self.temporal.uniform_weights())
+    def temporal_features(self, e_BTD: Tensor, weights_LE: Tensor | None = None) -> Tensor:
+        """t = h(e) of Eq. 2: (B, T, D) and the experts' weights (L, E) -> (B, T, D).
 
-    def modulation(self, e_BTD: Tensor, class_embeddings: Tensor, k: int = NEIGHBOURS, gamma: float = GAMMA) -> Tensor:
+        One-hot weights choose experts (Eq. 5), softmax weights merge them (Eq. 7). Without weights
+        they are merged uniformly, as for every test (Eq. 6).
+        """
+        if weights_LE is None:
+            weights_LE = self.temporal.uniform_weights()
+        return self.temporal(e_BTD, weights_LE)
+
+    def modulation(self, e_BTD: Tensor, class_embeddings: Tensor, k: int = NEIGHBOURS,
+                   gamma: float = GAMMA) -> Tensor:
         """rho of Eq. 11 for each clip: (B, T, D) and the test classes (N, D) -> (B,)."""
-        return modulation(class_similarity(e_BTD.mean(dim=1), class_embeddings, self.finetune_classes, k), gamma)
+        similarity_B = class_similarity(e_BTD.mean(dim=1), class_embeddings,
+                                        self.finetune_classes, k)
+        return modulation(similarity_B, gamma)
+
+    def similarity(self, e_BTD: Tensor, t_BTD: Tensor, class_embeddings: Tensor,
+                   rho_B: Tensor | float = 1) -> Tensor:
+        """sim(z, y) of Eq. 3 for the video embedding z of Eq. 2 (rho = 1) or 11. -> (B, N)"""
+        return cosine(video_embedding(e_BTD, t_BTD, rho_B), class_embeddings)
 
     def forward(self, frames: Tensor, class_embeddings: Tensor, modulate: bool = True) -> Tensor:
-        """Normalised frames (B, T, 3, h, w), unit class embeddings (N, D) -> cosine similarity (B, N)."""
-        e_BTD = self.frame_features(frames)
-        t_BTD = self.temporal_features(e_BTD)
-        rho_B = self.modulation(e_BTD, class_embeddings) if modulate else 1
-        return cosine(video_embedding(e_BTD, t_BTD, rho_B), class_embeddings)
+        """Normalised frames (B, T, 3, h, w), unit class embeddings (N, D) -> cosines (B, N)."""
+        e_BTD = self.frame_features(frames)                                        # Eq. 1
+        t_BTD = self.temporal_features(e_BTD)                                      # Eq. 2, 6
+        rho_B = self.modulation(e_BTD, class_embeddings) if modulate else 1        # Eq. 11
+        return self.similarity(e_BTD, t_BTD, class_embeddings, rho_B)              # Eq. 3
+
+    # --- the same model with another temporal transformer -----------------------------------------
+    def with_temporal(self, temporal: TemporalTransformer) -> "MoTE":
+        """This model with another temporal transformer: the visual tower is shared, not copied."""
+        other = MoTE(self.visual, temporal, self.finetune_classes, self.logit_scale,
+                     self.image_mean.tolist(), self.image_std.tolist())
+        return other.to(self.finetune_classes.device)
+
+    def merged(self) -> "MoTE":
+        """This model with the experts of each layer merged into one (Eq. 6), to be tested."""
+        return self.with_temporal(self.temporal.merged())
 
 
 def video_embedding(e_BTD: Tensor, t_BTD: Tensor, rho_B: Tensor | float = 1) -> Tensor:
-    """z = e + rho t, both averaged over frames, neither normalised (Eq. 2 at rho = 1, Eq. 11). -> (B, D)"""
+    """z = e + rho t, both averaged over frames, neither normalised (Eq. 11; Eq. 2 at rho = 1)."""
     if isinstance(rho_B, Tensor):
         rho_B = rho_B.unsqueeze(-1)
-    return e_BTD.mean(dim=1) + rho_B * t_BTD.mean(dim=1)
+    return e_BTD.mean(dim=1) + rho_B * t_BTD.mean(dim=1)                           # (B, D)
 
 
 def cosine(z_BD: Tensor, class_embeddings: Tensor) -> Tensor:
@@ -77,5 +109,5 @@ def cosine(z_BD: Tensor, class_embeddings: Tensor) -> Tensor:
 
 
 def probabilities(cosine_BVN: Tensor, logit_scale: Tensor) -> Tensor:
-    """Views of a video are combined as the mean of their cosines; then softmax(exp(logit_scale) . mean). -> (B, N)"""
+    """softmax(exp(logit_scale) mean cosine): views of a video are averaged first. -> (B, N)"""
     return torch.softmax(logit_scale.exp() * cosine_BVN.mean(dim=1), dim=-1)

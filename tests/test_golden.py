@@ -132,9 +132,10 @@ def step(golden) -> dict:
     model = mote.load_model(CHECKPOINT, keep_experts=True)
     model.normalise = lambda frames: frames                                  # the golden frames are normalised already
     losses = train.Objective(model, second_pass=True)(golden["frames"], golden["labels"], *rows_of(golden))
-    total = train.L_ALL(*losses)
+    total = train.weighted_sum(losses, train.Config())
     total.backward()
-    return {"losses": dict(zip(("loss_expert", "loss_merged", "loss_mse", "loss"), (*losses, total))), "model": model}
+    return {"losses": {"loss_expert": losses["L_TE"], "loss_merged": losses["L_WMR"], "loss_mse": losses["L_MSE"],
+                       "loss": total}, "model": model}
 
 
 @pytest.mark.parametrize("which, name", [(0, "train_cosine_expert"), (1, "train_cosine_merged")])
@@ -156,10 +157,10 @@ def test_losses_agree(step, golden, name):
 def test_without_a_second_pass_the_first_loss_is_the_only_one(model, golden):
     model.normalise = lambda frames: frames
     objective = train.Objective(model, second_pass=False)
-    first, *others = objective(golden["frames"], golden["labels"], *rows_of(golden))
+    losses = objective(golden["frames"], golden["labels"], *rows_of(golden))
     del model.normalise
-    assert relative_error(first, golden["loss_expert"]) <= TOLERANCE
-    assert [loss.item() for loss in others] == [0, 0]
+    assert losses.keys() == {"L_TE"}
+    assert relative_error(losses["L_TE"], golden["loss_expert"]) <= TOLERANCE
 
 
 def under_the_authors_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -227,10 +228,10 @@ def trained(golden: dict, **other) -> dict:
         expert_LE = F.one_hot(golden["experts"][step], 3).float()
         merging_LE = torch.stack([merging_weights(3, tau) for tau in golden["taus"][step].tolist()])
         losses = objective(frames, golden["labels"][step], expert_LE, merging_LE)
-        train.L_ALL(*losses).backward()
+        train.weighted_sum(losses, config).backward()
         optimizer.step()
         optimizer.zero_grad()
-        all_losses.append([loss.item() for loss in losses])
+        all_losses.append([losses[name].item() for name in ("L_TE", "L_WMR", "L_MSE")])
         all_rates.append([group["lr"] for group in optimizer.param_groups])
     after = {name: parameter.detach() for name, parameter in model.named_parameters()}
     return {"losses": torch.tensor(all_losses, dtype=torch.float64), "rates": torch.tensor(all_rates, dtype=torch.float64),
@@ -361,16 +362,16 @@ steps = st.integers(0, 10**6)
 def test_draws_are_a_function_of_seed_step_and_micro_batch(seed, step, m, L, E):
     config = train.Config(seed=seed, layers=L, experts=E)
     before = torch.get_rng_state()
-    first = train.draws(config, step, m)
+    first = train.draw_weights(config, step, m)
     assert torch.equal(torch.get_rng_state(), before)
-    train.draws(config, step + 1, m)
+    train.draw_weights(config, step + 1, m)
     torch.rand(1)
-    torch.testing.assert_close(train.draws(config, step, m), first, rtol=0, atol=0)
+    torch.testing.assert_close(train.draw_weights(config, step, m), first, rtol=0, atol=0)
 
 
 @given(seeds, steps, st.integers(0, 100), st.integers(0, 4), st.integers(1, 5), st.floats(0.1, 2))
 def test_draws_are_one_hot_rows_and_rows_of_the_temperatures(seed, step, m, L, E, beta):
-    expert_LE, merging_LE = train.draws(train.Config(seed=seed, layers=L, experts=E, beta=beta), step, m)
+    expert_LE, merging_LE = train.draw_weights(train.Config(seed=seed, layers=L, experts=E, beta=beta), step, m)
     assert expert_LE.shape == merging_LE.shape == (L, E)
     assert ((expert_LE == 0) | (expert_LE == 1)).all() and (expert_LE.sum(dim=1) == 1).all()
     allowed = [merging_weights(E, tau) for tau in temperatures(beta)]
@@ -381,7 +382,7 @@ def test_draws_differ_across_seeds_steps_and_micro_batches():
     # 6 experts and 6 temperatures at 4 x 4 x 4 places, neighbours included: (step 1, m 0) is not (step 0, m 1). Two are
     # the same by chance with 0.479^6 / 11^6 = 7e-9, so some of 2016 pairs with 1e-5.
     places = itertools.product(range(4), repeat=3)
-    drawn = {place: train.draws(train.Config(seed=place[0], layers=6, experts=4), *place[1:]) for place in places}
+    drawn = {place: train.draw_weights(train.Config(seed=place[0], layers=6, experts=4), *place[1:]) for place in places}
     assert len({str([rows.tolist() for rows in pair]) for pair in drawn.values()}) == 64
 
 
@@ -390,7 +391,7 @@ def test_draws_follow_their_probabilities_over_a_run(routing, p):
     # 2 layers of 1000 steps of 2 micro-batches; 4 experts and 11 temperatures, each count within 5 standard deviations
     # of a binomial (n = 4000): chance of a false alarm 9e-6. Seeds, not one generator, make the draws independent.
     config = train.Config(layers=2, experts=4, routing=routing)
-    pairs = [train.draws(config, step, m) for step in range(1000) for m in range(2)]
+    pairs = [train.draw_weights(config, step, m) for step in range(1000) for m in range(2)]
     experts, rows = (torch.cat(which) for which in zip(*pairs))
     table = torch.stack([merging_weights(4, tau) for tau in temperatures(BETA)])
     taus = (rows[:, None] == table).all(dim=2).float()

@@ -64,9 +64,11 @@ def train_and_tests(name: str, zero_shot: list[str], data_root: str = "", train_
     """The training set, and name -> test set: first the same dataset's, then the zero-shot ones.
 
     The arguments after zero_shot are for the dataset `name`; zero-shot sets are opened by their
-    names alone. Raises ValueError unless training and testing have the same classes and, where
-    both sides have published splits, the same split.
+    names alone. Raises ValueError for a zero-shot set that is the training set's, and unless
+    training and testing have the same classes and, where both have published splits, the same.
     """
+    if name in zero_shot:
+        raise ValueError(f"--zero-shot {name} is what the run trains on: it is tested anyway")
     train = open_dataset(name, "train", data_root, train_list, class_file, split, write)
     tests = {name: open_dataset(name, "val", data_root, val_list, class_file, split, write)}
     for other in zero_shot:

@@ -1,97 +1,184 @@
 """
-What happens to a week of training on shared machines, and what protects from it.
+What protects a training run: one guard, asked once a step, on all ranks together.
 
-    a signal               Stop              the step ends, all ranks save and leave together, with exit status 143
-    NaN or inf in a step   finite, Refused   refused on all ranks before it touches a weight; its files written down
-    a video that kills     Watch, watched    dead or hung workers are replaced, the video they were at skipped for good
+    a signal          all ranks finish the step, save and leave together       (signals.py)
+    NaN or infinity   the step is refused on all ranks before it touches a weight, and written down
+    a broken video    it is reported once; too many of them end the run
 
-A kill at any moment: mote/runtime/checkpoints.py, mote/runtime/run_folder.py. A rank that dies: torchrun ends the others. Damage that decodes
-with concealed errors cannot be detected. Without workers (--workers 0) a video that crashes the decoder ends the run.
-Not part of the paper.
+A video that kills its worker: watched_loading.py. A kill at any moment: checkpoints.py and
+run_folder.py. A rank that dies: torchrun ends the others. Damage that decodes without an error
+cannot be detected. Not part of the paper.
 """
 import json
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .errors import printable
 from .ranks import Ranks, gather, total
+from .run_folder import Start
+from .signals import Stop
 
 MAX_REFUSED = 5           # refused steps in a row
 MAX_BAD = 0.05            # part of the training videos that may be undecodable
 
 
-# --- a signal ---------------------------------------------------------------------------------------------------------
-# --- NaN or inf in a step ---------------------------------------------------------------------------------------------
-def finite(losses: list[Tensor], parameters: Iterable[torch.nn.Parameter]) -> Tensor:
+class Guard:
+    """Decides whether a step may change the weights, and whether the run must end.
+
+    tower: whose buffers a refused step must not have changed. videos: (path, label), as
+    TrainingClips has them. All ranks call its methods.
+    """
+
+    def __init__(self, ranks: Ranks, tower: nn.Module, videos: list[tuple[str, int]],
+                 start: Start):
+        self.ranks = ranks
+        self.tower = tower
+        self.videos = videos
+        self.out = start.out
+        self.stop = Stop()
+        self.stopping = False
+        self.refused = Refused(start.out / "refused.jsonl", ranks)
+        self.bad = BadVideos(videos, start.resumed)
+
+    def before_step(self) -> None:
+        """Remember what a refused step must leave as it was, and forget the step before."""
+        self.refused.remember(self.tower)
+        self.losses: list[dict[str, Tensor]] = []
+        self.indices: list[int] = []
+
+    def saw(self, batch: dict, losses: dict[str, Tensor]) -> None:
+        """Note a micro-batch: its losses, its videos, and those that could not be decoded."""
+        self.losses.append({name: loss.detach() for name, loss in losses.items()})
+        self.indices += batch["index"].tolist()
+        self.bad.new += batch["failed"]
+
+    @property
+    def clips(self) -> int:
+        """Of this rank, in this step."""
+        return len(self.indices)
+
+    def step_is_sound(self, step: int, parameters: Iterable[nn.Parameter]) -> bool:
+        """Whether every loss and gradient is finite on every rank.
+
+        step: its number, from 1. A step that is not sound is written down, and the buffers are
+        what they were before it.
+        """
+        losses = [loss for one in self.losses for loss in one.values()]
+        came = bool(self.stop.came)
+        self.stopping, unsound = agree(self.ranks.device, came, ~finite(losses, parameters))
+        if unsound:
+            paths = [self.videos[index][0] for index in self.indices]
+            self.ranks.say(self.refused.write_down(step, self.losses, paths))
+        return not unsound
+
+    def report_bad_videos(self) -> None:
+        """Print a line for each video that was found broken since."""
+        for line in self.bad.report():
+            self.ranks.say(line)
+
+    @property
+    def run_must_end(self) -> bool:
+        """Whether this step is the last one, so that the state after it must be saved."""
+        return self.stopping or self.refused.too_often
+
+    def end_if_it_must(self, step: int) -> None:
+        """After saving: raise ValueError for too many refused steps or broken videos, or leave."""
+        self.refused.check()
+        self.bad.check()
+        if self.stopping:
+            self.stop.leave(step, self.ranks, self.out)
+
+
+# --- NaN or infinity in a step -------------------------------------------------------------------
+def finite(losses: list[Tensor], parameters: Iterable[nn.Parameter]) -> Tensor:
     """Whether every loss and every gradient of a step is finite, as a 0-d tensor on their device.
 
-    So must their squares be: AdamW keeps them, and a parameter whose second moment is inf never moves again.
+    So must the gradients' squares be: AdamW keeps them, and a parameter whose second moment is
+    infinite never moves again.
     """
-    gradients = [p.grad for p in parameters if p.grad is not None]
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     largest = torch.nn.utils.get_total_norm(gradients, norm_type=float("inf"))
     return torch.stack(losses).isfinite().all() & largest.square().isfinite()
 
 
 def agree(device: torch.device, *flags: bool | Tensor) -> list[bool]:
-    """Whether any rank has raised each flag: one answer for all ranks, or they would wait for each other for ever."""
+    """Whether any rank has raised each flag: one answer for all, or ranks would wait for ever."""
     raised = torch.stack([torch.as_tensor(flag, device=device).float() for flag in flags])
     return (total(raised) > 0).tolist()
 
 
 class Refused:
-    """The steps that were refused: written down, counted, and what they left in running statistics taken back."""
+    """The steps that were refused: written to a file, counted, and their buffers restored."""
 
     def __init__(self, file: Path, ranks: Ranks):
-        self.file, self.ranks, self.last, self.in_a_row = file, ranks, 0, 0
+        self.file = file
+        self.ranks = ranks
+        self.last = 0
+        self.in_a_row = 0
 
-    def remember(self, tower: torch.nn.Module) -> None:
-        """Before a step: a batch norm changes its statistics in the forward pass, before anything can be refused."""
+    def remember(self, tower: nn.Module) -> None:
+        """Before a step: batch norms change their statistics in the forward pass already."""
         self.buffers = [(buffer, buffer.clone()) for buffer in tower.buffers()]
 
-    def write_down(self, step: int, losses: list[Tensor], videos: list[str]) -> str:
-        """Append losses and videos of all ranks to the file. -> a line to print. All ranks must call it."""
-        self.last, self.in_a_row = step, self.in_a_row + 1 if step == self.last + 1 else 1
+    def write_down(self, step: int, losses: list[dict[str, Tensor]], videos: list[str]) -> str:
+        """Append losses and videos of all ranks to the file. -> a line to print. All call it."""
+        follows = step == self.last + 1
+        self.in_a_row = self.in_a_row + 1 if follows else 1
+        self.last = step
         for buffer, before in self.buffers:
             buffer.copy_(before)
-        losses, videos = gather([[f"{one:.4g}" for one in three.tolist()] for three in losses]), gather(videos)
+
+        readable = []
+        for one in losses:
+            readable.append({name: f"{loss.item():.4g}" for name, loss in one.items()})
+        readable = gather(readable)
+        videos = gather(videos)
         if self.ranks.first:
             with open(self.file, "a") as lines:
-                lines.write(json.dumps({"step": step, "losses": losses, "videos": videos}) + "\n")
-        return (f"step {step}: a loss or a gradient is not finite: refused, the weights stay; its {len(videos)} videos "
-                f"are in {self.file}")
+                entry = {"step": step, "losses": readable, "videos": videos}
+                lines.write(json.dumps(entry) + "\n")
+        return (f"step {step}: a loss or a gradient is not finite: refused, the weights stay; "
+                f"its {len(videos)} videos are in {self.file}")
 
     @property
     def too_often(self) -> bool:
         return self.in_a_row >= MAX_REFUSED
 
     def check(self) -> None:
-        """Raise ValueError after MAX_REFUSED steps in a row: the state before them has been saved by then."""
+        """Raise ValueError after MAX_REFUSED steps in a row; the state before them is saved."""
         if self.too_often:
-            raise ValueError(f"{self.in_a_row} steps in a row with a loss or a gradient that is not finite: stopped; "
-                             f"the weights before them are saved. A lower --lr and --clip-lr? See {self.file}")
+            raise ValueError(f"{self.in_a_row} steps in a row with a loss or a gradient that is "
+                             "not finite: stopped; the weights before them are saved. "
+                             f"A lower --lr and --clip-lr? See {self.file}")
 
 
-# --- videos that cannot be decoded ------------------------------------------------------------------------------------
+# --- videos that cannot be decoded ---------------------------------------------------------------
 class BadVideos:
-    """The training videos that could not be decoded: reported once each, and not too many of them."""
+    """The training videos that could not be decoded: reported once each, and not too many."""
 
     def __init__(self, videos: list[tuple[str, int]], resumed: dict | None = None):
-        self.videos, self.known, self.new = videos, (resumed or {}).get("undecodable", []), []
+        self.videos = videos
+        self.distinct = len(set(videos))                         # few-shot lists are repeated
+        self.known = (resumed or {}).get("undecodable", [])
+        self.new: list[int] = []                                 # indices, of this rank
 
     def report(self) -> list[str]:
-        """A line for each video that a rank has put into `new`, as an index, for the first time. All must call it."""
-        found = sorted({self.videos[index][0] for index in gather(self.new)} - set(self.known))
-        self.known, self.new, so_far = sorted([*self.known, *found]), [], len(self.known)
-        return [f"cannot decode {printable(path)}: another video is drawn in its place ({n} so far)"
-                for n, path in enumerate(found, so_far + 1)]
+        """A line for each video in `new` of any rank, but once each. All ranks must call it."""
+        paths = {self.videos[index][0] for index in gather(self.new)}
+        found = sorted(paths - set(self.known))
+        lines = []
+        for so_far, path in enumerate(found, len(self.known) + 1):
+            lines.append(f"cannot decode {printable(path)}: another video is drawn in its place "
+                         f"({so_far} so far)")
+        self.known = sorted([*self.known, *found])
+        self.new = []
+        return lines
 
-    def check(self, num_videos: int) -> None:
+    def check(self) -> None:
         """Raise ValueError where they are more than MAX_BAD of the training videos."""
-        if len(self.known) > MAX_BAD * num_videos:
-            raise ValueError(f"{len(self.known)} of {num_videos} training videos are undecodable: over {MAX_BAD:.0%}")
-
-
-# --- a video that kills -----------------------------------------------------------------------------------------------
+        if len(self.known) > MAX_BAD * self.distinct:
+            raise ValueError(f"{len(self.known)} of {self.distinct} training videos are undecodable: "
+                             f"over {MAX_BAD:.0%}")

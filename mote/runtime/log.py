@@ -1,87 +1,131 @@
 """
-What a run prints: its header, a line every so many steps, the table at its end. Not part of the paper.
+What a run prints: its header, a line every so many steps, the table at its end.
+
+The losses come by name, as train.py's `Objective` returns them: this file knows none of them.
+Not part of the paper.
 """
 import json
 import math
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from ..merging import total_loss
+from ..data import MicroBatches
+from ..datasets.dataset import Dataset
 from .ranks import Ranks, gather
 
-
-def header(ranks: Ranks, dtype: str, config: dict, optimizer: torch.optim.Optimizer, untrained: dict) -> str:
-    """The first lines of a log: versions, device, configuration, parameter counts, where the untrained CLIP stands."""
-    parts = ", ".join(f"{sum(p.numel() for p in g['params']) / 1e6:.2f} M at peak lr {g['peak']:g}"
-                      for g in optimizer.param_groups)
-    return (f"torch {torch.__version__}, {ranks.world_size} x {ranks.device.type}, {torch.get_num_threads()} threads, "
-            f"{dtype}\nconfig {json.dumps(config)}\ntrained parameters: {parts}\nuntrained CLIP, top-1: "
-            + ", ".join(f"{name} {top1:.1f}" for name, top1 in untrained.items()))
+FIRST_LOSSES = ("L_TE", "L_WMR", "L_MSE")       # of checkpoints that kept them in a list
 
 
-def log(meter: "Meter", step: int, steps: int, every: int, weight_merged: float, weight_mse: float,
-        optimizer: torch.optim.Optimizer) -> str:
-    """One line of the log; the meter is read. every: steps per epoch. All ranks must call it."""
-    speed = meter.read()
-    expert, merged, mse = meter.means
+def header(ranks: Ranks, precision: str, about: dict, optimizer: torch.optim.Optimizer) -> str:
+    """The first lines of a log: versions, device, configuration, sizes, untrained CLIP's top-1.
+
+    about: what a checkpoint says of the run.
+    """
+    trained = []
+    for group in optimizer.param_groups:
+        millions = sum(parameter.numel() for parameter in group["params"]) / 1e6
+        trained.append(f"{millions:.2f} M at peak lr {group['peak']:g}")
+    scores = [f"{name} {top1:.1f}" for name, top1 in about["untrained"].items()]
+    return "\n".join([
+        f"torch {torch.__version__}, {ranks.world_size} x {ranks.device.type}, "
+        f"{torch.get_num_threads()} threads, {precision}",
+        f"config {json.dumps(about['config'])}",
+        f"trained parameters: {', '.join(trained)}",
+        f"untrained CLIP, top-1: {', '.join(scores)}"])
+
+
+def describe_videos(train: Dataset, drawn: int, batches: MicroBatches, out: Path) -> str:
+    """What a run trains on. drawn: how many of the training videos, fewer with --shots."""
+    videos = f"{drawn} training videos"
+    if drawn < len(train.videos):
+        videos += f" repeated to {len(train.videos)}"
+    return (f"{train.name}: {videos}, {len(train.classes)} classes, {batches.steps_per_epoch} "
+            f"steps per epoch, from step {batches.start}; run folder {out}")
+
+
+def log_line(step: int, batches: MicroBatches, loss: float, terms: dict[str, float],
+             optimizer: torch.optim.Optimizer, speed: str) -> str:
+    """One line of the log. loss: L_ALL. terms: the means of its terms. speed: of `Meter.read`."""
+    means = "  ".join(f"{name} {mean:.3f}" for name, mean in terms.items())
     rates = "/".join(f"{group['lr']:.1e}" for group in optimizer.param_groups)
-    return (f"step {step}/{steps}  epoch {step / every:.2f}  "
-            f"loss {total_loss(expert, merged, mse, weight_merged, weight_mse):.3f}  expert {expert:.3f}  "
-            f"merged {merged:.3f}  mse {mse:.3f}  lr {rates}  {speed}")
+    return (f"step {step}/{batches.stop}  epoch {step / batches.steps_per_epoch:.2f}  "
+            f"loss {loss:.3f}  {means}  lr {rates}  {speed}")
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
     """Top-1 by model (row) and dataset (column), as text."""
-    sets = list(next(iter(rows.values())))
-    width = max(len(name) for name in sets) + 2
-    head = f"{'top-1, per cent':34s}" + "".join(f"{name:>{width}s}" for name in sets)
-    body = [f"{row:34s}" + "".join(f"{top1[name]:{width}.1f}" for name in sets) for row, top1 in rows.items()]
-    return "\n".join([head, *body])
+    names = list(next(iter(rows.values())))
+    width = max(len(name) for name in names) + 2
+    lines = [f"{'top-1, per cent':34s}" + "".join(f"{name:>{width}s}" for name in names)]
+    for row, top1 in rows.items():
+        lines.append(f"{row:34s}" + "".join(f"{top1[name]:{width}.1f}" for name in names))
+    return "\n".join(lines)
 
 
 class Meter:
-    """Means of the three losses, clips/s and the share of time spent waiting for data, since they were last read."""
+    """Means of the losses, clips/s and the share of time spent waiting, since they were read."""
 
     def __init__(self, ranks: Ranks, resumed: dict | None = None):
-        """resumed: a checkpoint with what `state` gave: the same means come out as if nothing had been between."""
-        state = (resumed or {}).get("meter") or {"sums": [0.0] * 3, "passes": 0, "means": [0.0] * 3}
-        self.world_size, self.passes, self.means = ranks.world_size, state["passes"], state["means"]
-        self.sums = list(state["sums"]) if ranks.first else [0.0] * 3
+        """resumed: a checkpoint, with what `state` gave it: the means go on from there."""
+        state = loss_state(resumed)
+        self.world_size = ranks.world_size
+        self.passes = state["passes"]
+        self.means = state["means"]
+        self.sums = dict(state["sums"]) if ranks.first else {}                # once, not per rank
         self.restart()
 
     def restart(self) -> None:
-        """The clock: evaluating and saving are not clips/s."""
-        self.clips, self.waited, self.since = 0, 0.0, time.perf_counter()
+        """Set the clock to 0: evaluating and saving do not count as training time."""
+        self.clips = 0
+        self.waited = 0.0
+        self.since = time.perf_counter()
 
     def wait_for(self, stream: Iterator[dict]) -> dict:
-        """The next batch; the time it takes to come is time that the model stood still."""
+        """The next batch. Until it comes, the model stands still."""
         asked = time.perf_counter()
         batch = next(stream)
         self.waited += time.perf_counter() - asked
         return batch
 
-    def add(self, losses: list[list[float]], clips: int) -> None:
-        """A step: the three losses of each micro-batch, and its clips, on this rank."""
-        self.sums = [math.fsum(each) for each in zip(self.sums, *losses)]
-        self.passes, self.clips = self.passes + len(losses) * self.world_size, self.clips + clips
+    def add(self, losses: list[dict[str, Tensor]], clips: int) -> None:
+        """A step: the losses of each of its micro-batches, and its clips, on this rank."""
+        numbers = torch.stack([torch.stack(list(one.values())) for one in losses]).tolist()
+        for name, column in zip(losses[0], zip(*numbers)):
+            # fsum: float32 numbers add up to the same, in whatever order they come.
+            self.sums[name] = math.fsum([self.sums.get(name, 0.0), *column])
+        self.passes += len(losses) * self.world_size
+        self.clips += clips
 
     def state(self) -> dict:
-        """Of all ranks, on all ranks. fsum: float32 losses add up to the same, in whatever order."""
-        return {"sums": [math.fsum(each) for each in zip(*gather([self.sums]))], "passes": self.passes,
-                "means": self.means}
+        """Sums and means of all ranks, for a checkpoint. All ranks must call it."""
+        everyones = gather([self.sums])
+        names = dict.fromkeys(name for sums in everyones for name in sums)
+        sums = {name: math.fsum(one.get(name, 0.0) for one in everyones) for name in names}
+        return {"sums": sums, "passes": self.passes, "means": self.means}
 
-    def read(self) -> str:
-        """Compute the means over all ranks, begin anew. -> "clips/s, data wait" of this rank times the ranks."""
-        sums = self.state()["sums"]
-        self.means = [each / self.passes for each in sums] if self.passes else self.means     # all steps were refused
-        self.sums, self.passes = [0.0] * 3, 0
+    def read(self) -> tuple[dict[str, float], str]:
+        """The means over all ranks and "clips/s  data wait"; then begin anew. All ranks call it."""
+        if self.passes:                                          # else every step was refused
+            sums = self.state()["sums"]
+            self.means = {name: one / self.passes for name, one in sums.items()}
+        self.sums = {}
+        self.passes = 0
         seconds = time.perf_counter() - self.since
-        speed = f"{self.clips * self.world_size / seconds:.0f} clips/s  data wait {100 * self.waited / seconds:.0f} %"
+        speed = (f"{self.clips * self.world_size / seconds:.0f} clips/s  "
+                 f"data wait {100 * self.waited / seconds:.0f} %")
         self.restart()
-        return speed
+        return self.means, speed
 
-    def named(self) -> dict[str, float]:
-        """The means that were last read, as metrics.jsonl has them."""
-        return dict(zip(("loss_expert", "loss_merged", "loss_mse"), self.means))
+
+def loss_state(checkpoint: dict | None) -> dict:
+    """What `Meter.state` gave a checkpoint; older ones have three numbers without names."""
+    state = (checkpoint or {}).get("meter") or {"sums": {}, "passes": 0, "means": {}}
+    named = dict(state)
+    for key in ("sums", "means"):
+        if not isinstance(state[key], dict):
+            named[key] = dict(zip(FIRST_LOSSES, state[key]))
+    return named

@@ -6,6 +6,7 @@ import contextlib
 import torch
 
 PRECISIONS = ("fp32", "tf32", "bf16")
+TRAINING_PRECISIONS = ("auto", *PRECISIONS)
 
 
 def autocast(device: torch.device, precision: str):

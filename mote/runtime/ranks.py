@@ -27,6 +27,11 @@ class Ranks:
     def first(self) -> bool:
         return self.rank == 0
 
+    def say(self, text: str) -> None:
+        """Print, on the first rank alone."""
+        if self.first:
+            print(text, flush=True)
+
 
 def find_ranks(device: str = "auto", threads: int = 0) -> Ranks:
     """Read the environment; start no process group. threads: torch's; 0: its choice. Raises ValueError, OSError."""

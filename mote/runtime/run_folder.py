@@ -1,169 +1,309 @@
 """
-A run's folder and its log: what was trained on, how it went, where it can go on.
+A run's folder: what was trained on, how it went, and where it can go on.
 
-    train.txt val.txt classes.csv     the lists, as mote/datasets/lists.py reads them (--data-root .)
+    train.txt val.txt classes.csv     the lists, as mote/datasets reads them (--data-root .)
     metrics.jsonl                     one line per evaluation
-    step_N.pt last.pt                 the newest checkpoints (mote/runtime/checkpoints.py); last.pt is the newest again
-    skipped.txt refused.jsonl         videos and steps that did harm (mote/runtime/guard.py)
+    step_N.pt last.pt                 the newest checkpoints; last.pt is the newest again
+    skipped.txt refused.jsonl         two trouble logs: skipped videos and refused steps
     results.json                      the table printed at the end
 
-Only rank 0 writes, skipped.txt excepted. Not part of the paper.
+Only rank 0 writes, except for skipped.txt. Not part of the paper.
 """
 import contextlib
 import json
 import os
 import shutil
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
+from ..clip_backbone import clip_config
+from ..datasets.dataset import Dataset, list_hash
 from ..datasets.lists import Videos, write_split
-from ..scoring.evaluate import describe
-from .checkpoints import read_checkpoint, save_checkpoint
+from .checkpoints import check_weights, read_checkpoint, save_checkpoint
 from .log import table
 from .ranks import Ranks, from_rank_0
 
-
-def open_run(ranks: Ranks, out: Path, step: int, train: Videos, val: Videos, classes: list[str]) -> None:
-    """Make the folder, keep the lists, and drop the metrics later than the checkpoint which the run goes on from."""
-    if not ranks.first:
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    if (out / "train.txt").exists() and not (out / "metrics.jsonl").exists():
-        raise ValueError(f"{out} holds a train.txt but no run: a dataset's own lists would be overwritten")
-    for part in out.glob(".*.pt.*"):                             # what a kill left of a checkpoint
-        part.unlink()
-    kept = [line for line in read_metrics(out) if line["step"] <= step]
-    part = out / ".metrics.jsonl"                                # renamed when whole: a kill must not cost the history
-    part.write_text("".join(f"{json.dumps(line)}\n" for line in kept))
-    os.replace(part, out / "metrics.jsonl")                      # before the lists: it says that they are ours
-    write_split(out, "train", train, classes)
-    write_split(out, "val", val, classes)
+RESUMABLE = ("optimizer", "config", "frames", "untrained")       # what weights alone do not have
 
 
-def read_metrics(out: Path) -> list[dict]:
-    """The evaluations of metrics.jsonl; a line that a kill has cut is left out."""
-    lines, file = [], out / "metrics.jsonl"
-    for line in file.read_text(errors="replace").splitlines() if file.exists() else ():
-        with contextlib.suppress(ValueError):
-            lines.append(json.loads(line))
-    return [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int)
-            and isinstance(line.get("data"), str)]
+# --- where a run lies, and what it goes on from --------------------------------------------------
+@dataclass(frozen=True)
+class Start:
+    """A run's folder, and the checkpoint that it goes on from or takes its first weights from."""
+    out: Path
+    resumed: dict | None = None
+    initial: dict | None = None
+
+    @property
+    def step(self) -> int:
+        """Steps that were made before."""
+        return self.resumed["step"] if self.resumed else 0
 
 
-def save(ranks: Ranks, out: Path, keep: int, checkpoint: dict) -> None:
-    """step_N.pt and last.pt, one file under two names; of the others all but the newest are deleted. All ranks wait."""
-    if ranks.first:
-        write(out, keep, checkpoint)
-    from_rank_0(None)                                            # a rank that left now would have the others killed
+def find_start(out: str, resume: str, init: str, data: str) -> Start:
+    """What --out, --resume and --init ask for. Raises ValueError or OSError.
+
+    Without --out and --resume the folder is runs/DATA-DATE-TIME. A fresh start wants an empty
+    folder. Going back to an earlier checkpoint wants a folder of its own: beside the later ones,
+    `auto` could not tell which of the two histories to go on with.
+    """
+    if resume == "auto" and not out:
+        raise ValueError("--resume auto needs --out, the folder to look in")
+    if resume and init:
+        raise ValueError("--init is where a run starts and --resume where it goes on: give one")
+    run = run_folder(out, resume, data)
+    if out:
+        if not resume and run.exists() and not is_empty_folder(run):
+            raise ValueError(f"--out {run} exists and is not an empty folder: choose another, "
+                             "or go on with --resume auto")
+        run.mkdir(parents=True, exist_ok=True)                   # fails now, not at the first save
+    if resume == "auto":
+        return Start(run, resumed=resume_newest(run))
+    if resume:
+        return Start(run, resumed=resume_from(resume, run))
+    return Start(run, initial=read_checkpoint(init) if init else None)
 
 
-def write(out: Path, keep: int, checkpoint: dict) -> None:
-    newest, link = out / f"step_{checkpoint['step']}.pt", out / f".last.pt.{os.getpid()}"
-    save_checkpoint(newest, checkpoint)
-    try:
-        os.link(newest, link)
-    except OSError:                                              # a file system without links
-        shutil.copyfile(newest, link)
-    os.replace(link, out / "last.pt")
-    ours = [path for path in out.glob("step_*.pt") if number(path) <= checkpoint["step"]]      # later ones: damaged
-    for old in sorted(ours, key=number, reverse=True)[keep:]:
-        old.unlink()
+def run_folder(out: str, resume: str, data: str) -> Path:
+    if out:
+        return Path(out)
+    if resume:
+        return Path(resume) if Path(resume).is_dir() else Path(resume).parent
+    return Path(f"runs/{data}-{time.strftime('%Y%m%d-%H%M%S')}")
 
 
-def number(path: Path) -> float:
-    """The N of step_N.pt; of last.pt, and whatever else, more than any."""
-    digits = path.stem.removeprefix("step_")
-    return int(digits) if digits.isdecimal() else float("inf")
+def is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def resume_newest(run: Path) -> dict | None:
+    """--resume auto: the newest checkpoint of the folder that can be read; None if it has none."""
+    resumed = newest_checkpoint(run)
+    if resumed:
+        check_resumable(resumed, "auto")
+    elif any(path.suffix == ".pt" for path in run.glob("[ls]*")):
+        raise ValueError(f"--resume auto: there are checkpoints in {run} and none can be read; "
+                         "choose another --out")
+    return resumed
+
+
+def resume_from(resume: str, run: Path) -> dict:
+    """--resume FILE: that checkpoint, unless the folder already holds a later one."""
+    resumed = read_checkpoint(resume)
+    check_resumable(resumed, resume)
+    newest = newest_checkpoint(run)
+    if newest and newest["step"] > resumed["step"]:
+        raise ValueError(f"--resume {resume}: {run} already goes on to step {newest['step']}; "
+                         "choose another --out")
+    return resumed
+
+
+def check_resumable(checkpoint: dict, resume: str) -> None:
+    missing = [key for key in RESUMABLE if key not in checkpoint]
+    if missing:
+        raise ValueError(f"--resume {resume}: no {missing[0]} in it; "
+                         "to start from weights alone, use --init")
 
 
 def newest_checkpoint(out: Path) -> dict | None:
-    """The checkpoint with the most steps; damaged files are passed over, saying so; None without one."""
+    """The checkpoint with the most steps, or None. Damaged files are passed over, and named."""
     best = None
     for path in sorted([out / "last.pt", *out.glob("step_*.pt")], key=number, reverse=True):
         if best and number(path) <= best["step"]:
             break
         try:
-            best = max(best, read_checkpoint(path), key=lambda checkpoint: checkpoint["step"] if checkpoint else -1)
+            checkpoint = read_checkpoint(path)
         except FileNotFoundError:
             continue
         except ValueError as error:
             if os.environ.get("RANK", "0") == "0":
                 print(f"passed over: {error}", flush=True)
+            continue
+        if best is None or checkpoint["step"] > best["step"]:
+            best = checkpoint
     return best
 
 
-def find_run(out: str, resume: str, data: str) -> tuple[Path, dict | None]:
-    """The folder of --out and --resume, and the checkpoint to go on from: None for a fresh start, in an empty one.
-    Without either, runs/DATA-DATE-TIME.
+def number(path: Path) -> float:
+    """The N of step_N.pt; infinity for last.pt and any other name."""
+    digits = path.stem.removeprefix("step_")
+    return int(digits) if digits.isdecimal() else float("inf")
 
-    Going back to an earlier checkpoint needs a folder of its own: beside the later ones, `auto` could not tell which
-    of the two histories to go on with.
+
+# --- going on from a checkpoint ------------------------------------------------------------------
+def shared_with_checkpoint(train: Dataset, videos: Videos, val: Dataset, templates: list[str],
+                           text: str, batch: int) -> dict:
+    """What a run must share with the checkpoint that it goes on from; it stands in both.
+
+    videos: those drawn of the training set. text: a hash of the text tower. batch: clips per step.
     """
-    run = Path(out or f"runs/{data}-{time.strftime('%Y%m%d-%H%M%S')}")
-    if resume and not out:
-        run = Path(resume) if Path(resume).is_dir() else Path(resume).parent
-    if out:
-        if not resume and run.exists() and not (run.is_dir() and not any(run.iterdir())):
-            raise ValueError(f"--out {run} exists and is not an empty folder: choose another, "
-                             "or go on with --resume auto")
-        run.mkdir(parents=True, exist_ok=True)                   # fails now rather than at the first save
-    if not resume:
-        return run, None
-    resumed = newest_checkpoint(run) if resume == "auto" else read_checkpoint(resume)
-    if resumed and (missing := [key for key in ("optimizer", "config", "frames", "untrained") if key not in resumed]):
-        raise ValueError(f"--resume {resume}: no {missing[0]} in it; to start from weights alone, use --init")
-    if not resumed and any(path.suffix == ".pt" for path in run.glob("[ls]*")):
-        raise ValueError(f"--resume auto: there are checkpoints in {run} and none can be read; choose another --out")
-    if resumed and resume != "auto" and (newest := newest_checkpoint(run)) and newest["step"] > resumed["step"]:
-        raise ValueError(f"--resume {resume}: {run} already goes on to step {newest['step']}; choose another --out")
-    return run, resumed
+    return {"classes": train.classes, "templates": templates, "text_hash": text, "batch": batch,
+            "list of videos": [list_hash(videos), list_hash(val.videos)]}
 
 
 def check_resumed(resumed: dict, **now) -> None:
-    """Raise ValueError, naming it, where something that the class embeddings depend on is not the checkpoint's."""
-    if "variant" not in now and (variant := resumed["config"].get("variant")):
+    """Raise ValueError, naming it, where a resumed run would be another run.
+
+    now: what a run and its checkpoint must share, such as the classes and the templates. A run of
+    an ablation goes on as that ablation alone.
+    """
+    variant = resumed["config"].get("variant")
+    if variant and "variant" not in now:
         raise ValueError(f"--resume: a run of tools/ablations.py {variant}: go on with that")
     for name, value in now.items():
         if resumed.get(name) != value:
-            raise ValueError(f"--resume: the checkpoint was trained with another {name}: start a new run")
+            raise ValueError(f"--resume: the checkpoint was trained with another {name}: "
+                             "start a new run")
+
+
+def check_start(start: Start, shared: dict, last_step: int, epochs: int) -> None:
+    """Raise ValueError where --resume cannot go on: another run, or one that is past its end."""
+    if start.resumed:
+        check_resumed(start.resumed, **shared)
+    if start.step > last_step:
+        raise ValueError(f"--resume: step {start.step} of the checkpoint is past the {last_step} "
+                         f"steps of --epochs {epochs}")
+
+
+def agree_on_start(start: Start) -> Start:
+    """With rank 0's folder, on all ranks. ValueError where a rank would start at another step."""
+    first = from_rank_0(start.step)
+    if first != start.step:
+        raise ValueError(f"--resume: rank 0 found a checkpoint of step {first}, this one "
+                         f"{start.step}: they must share --out")
+    return replace(start, out=from_rank_0(start.out))
+
+
+def weights_to_start_from(model: nn.Module, start: Start) -> dict | None:
+    """The state dict of --resume or --init, checked against the model; None for random weights.
+
+    The classes are those of this run's dataset, whatever --init was fine-tuned on.
+    """
+    if start.resumed:
+        state = start.resumed["model"]
+    elif start.initial:
+        state = {**start.initial["model"], "finetune_classes": model.finetune_classes}
+    else:
+        return None
+    check_weights(model, state)
+    return state
+
+
+def load_start(model: nn.Module, optimizer: torch.optim.Optimizer, weights: dict | None,
+               start: Start) -> None:
+    """Load the weights, and in a resumed run the optimiser's moments."""
+    if weights:
+        model.load_state_dict(weights)
+    if start.resumed:
+        restore(optimizer, start.resumed["optimizer"])
 
 
 def restore(optimizer: torch.optim.Optimizer, state: dict) -> None:
-    """Load its moments; learning rates and weight decay stay those of the command line. Raises ValueError."""
+    """Load its moments; rates and weight decay stay the command line's. Raises ValueError."""
     if len(state.get("param_groups", ())) != len(optimizer.param_groups):
-        raise ValueError("--resume: --clip-lr or --lr is 0 now and was not then, or the other way round")
+        raise ValueError("--resume: --clip-lr or --lr is 0 now and was not then, "
+                         "or the other way round")
     for old, new in zip(state["param_groups"], optimizer.param_groups):
         old.update(peak=new["peak"], weight_decay=new["weight_decay"])
     optimizer.load_state_dict(state)
 
 
+def describe_clip(clip: nn.Module, backbone: str, pretrained: str) -> dict:
+    """What a checkpoint says of the CLIP that it came from: `build_model` needs no other word."""
+    return {"backbone": backbone, "pretrained": pretrained, "config": clip_config(backbone),
+            "mean": tuple(clip.image_mean), "std": tuple(clip.image_std)}
+
+
+# --- what is written -----------------------------------------------------------------------------
+def open_run(ranks: Ranks, start: Start, train: Videos, val: Videos, classes: list[str]) -> None:
+    """Make the folder, write the lists, and drop metrics that are later than the start."""
+    if not ranks.first:
+        return
+    out = start.out
+    out.mkdir(parents=True, exist_ok=True)
+    if (out / "train.txt").exists() and not (out / "metrics.jsonl").exists():
+        raise ValueError(f"{out} holds a train.txt but no run: "
+                         "a dataset's own lists would be overwritten")
+    for part in out.glob(".*.pt.*"):                             # what a kill left of a checkpoint
+        part.unlink()
+    kept = [line for line in read_metrics(out) if line["step"] <= start.step]
+    # Renamed when whole: a kill must not cost the history. Before the lists: it says they are ours.
+    part = out / ".metrics.jsonl"
+    part.write_text("".join(f"{json.dumps(line)}\n" for line in kept))
+    os.replace(part, out / "metrics.jsonl")
+    write_split(out, "train", train, classes)
+    write_split(out, "val", val, classes)
+
+
+def read_metrics(out: Path) -> list[dict]:
+    """The evaluations of metrics.jsonl. A line that a kill has cut is left out."""
+    file = out / "metrics.jsonl"
+    if not file.exists():
+        return []
+    lines = []
+    for text in file.read_text(errors="replace").splitlines():
+        with contextlib.suppress(ValueError):
+            lines.append(json.loads(text))
+    return [line for line in lines if is_evaluation(line)]
+
+
+def is_evaluation(line) -> bool:
+    return (isinstance(line, dict) and isinstance(line.get("step"), int)
+            and isinstance(line.get("data"), str))
+
+
 def evaluated(out: Path) -> set[tuple[int, str]]:
-    """(step, dataset) of the evaluations that are recorded: a kill after a checkpoint leaves its evaluation to do."""
+    """(step, dataset) of the recorded evaluations: a kill after a checkpoint leaves some to do."""
     return {(line["step"], line["data"]) for line in read_metrics(out)}
 
 
-def record(ranks: Ranks, out: Path, result: dict) -> dict:
-    """Print one evaluation and append it to metrics.jsonl, but for what each video got. -> it"""
+def record(ranks: Ranks, out: Path, result: dict) -> None:
+    """Append one evaluation to metrics.jsonl, without the answers for each video."""
     if ranks.first:
-        print(f"epoch {result['epoch']}, {describe(result)}", flush=True)
+        kept = {key: value for key, value in result.items() if key != "per_video"}
         with open(out / "metrics.jsonl", "a") as file:
-            file.write(json.dumps({key: value for key, value in result.items() if key != "per_video"}) + "\n")
-    return result
+            file.write(json.dumps(kept) + "\n")
+
+
+def save(ranks: Ranks, out: Path, keep: int, checkpoint: dict) -> None:
+    """Write step_N.pt and last.pt; keep the newest `keep` files. All ranks call it."""
+    if ranks.first:
+        write(out, keep, {**checkpoint, "torch": str(torch.__version__)})
+    from_rank_0(None)                       # a rank that left now would have the others killed
+
+
+def write(out: Path, keep: int, checkpoint: dict) -> None:
+    """One file under two names. A kill at any moment leaves the old pair or the new one."""
+    newest = out / f"step_{checkpoint['step']}.pt"
+    save_checkpoint(newest, checkpoint)
+    link = out / f".last.pt.{os.getpid()}"
+    try:
+        os.link(newest, link)
+    except OSError:                                              # a file system without links
+        shutil.copyfile(newest, link)
+    os.replace(link, out / "last.pt")
+    # Files of later steps are damaged ones, which this run has passed over: they are left alone.
+    ours = [path for path in out.glob("step_*.pt") if number(path) <= checkpoint["step"]]
+    for old in sorted(ours, key=number, reverse=True)[keep:]:
+        old.unlink()
 
 
 def finish(ranks: Ranks, out: Path, untrained: dict[str, float], results: dict[str, dict]) -> dict:
-    """Print and keep the table: top-1 of the untrained CLIP, the trained model, the same with modulation. -> rows"""
+    """Print and keep the table of top-1: untrained CLIP, trained, with modulation. -> its rows"""
+    trained = {name: result["plain"]["top1"] for name, result in results.items()}
+    modulated = {name: result["modulated"]["top1"] for name, result in results.items()}
     rows = {"untrained CLIP, frames averaged": untrained,
-            "trained": {name: result["plain"]["top1"] for name, result in results.items()},
-            "trained, with modulation": {name: result["modulated"]["top1"] for name, result in results.items()}}
+            "trained": trained,
+            "trained, with modulation": modulated}
     if ranks.first:
         print(f"\n{table(rows)}")
         for name, result in results.items():
             if result["failed"]:
-                print(f"{name}: of {result['decoded']} videos; {len(result['failed'])} more could not be decoded")
+                print(f"{name}: of {result['decoded']} videos; "
+                      f"{len(result['failed'])} more could not be decoded")
         (out / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
     return rows
-
-

@@ -11,8 +11,7 @@ import torch
 from hypothesis import settings
 from support.tensors import randn
 
-import eval as eval_script
-import train
+from mote.runtime.prompts import CACHE
 
 
 def test_a_warning_from_mote_is_an_error():
@@ -21,9 +20,8 @@ def test_a_warning_from_mote_is_an_error():
 
 
 def test_the_cache_of_a_test_run_is_a_temporary_folder():
-    for cache in (eval_script.CACHE, train.CACHE):
-        assert cache == Path(os.environ["XDG_CACHE_HOME"]) / "mote"
-        assert cache.is_relative_to(tempfile.gettempdir())
+    assert CACHE == Path(os.environ["XDG_CACHE_HOME"]) / "mote"
+    assert CACHE.is_relative_to(tempfile.gettempdir())
 
 
 def test_hypothesis_runs_with_our_profile():

@@ -349,7 +349,7 @@ def tiny_clip(tmp_path):
 def test_a_clip_weight_of_099_mixes_the_original_clip_into_the_authors_checkpoint(tiny_clip):
     """Exactly 0.99 a + 0.01 b on the visual tower and the logit scale, as in their test scripts, and nowhere else."""
     flags, clip = tiny_clip
-    options = evaluation.parse(["--checkpoint", str(OFFICIAL), "--data", "toyworld", "--clip-weight", "0.99",
+    options = evaluation.parse_config(["--checkpoint", str(OFFICIAL), "--data", "toyworld", "--clip-weight", "0.99",
                                 *(word for name, value in flags.items() for word in (f"--{name}", value))])
     from_eval = evaluation.load(options, ["a star", "a ring"], find_ranks("cpu"))[0]
     fine_tuned = torch.load(OFFICIAL, weights_only=True)["model_state_dict"]

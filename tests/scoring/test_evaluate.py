@@ -28,12 +28,13 @@ import train
 from mote import load_model
 from mote.clip_backbone import class_embeddings, clip_config, load_clip, text_hash
 from mote.data import TestViews, TrainingClips
+from mote.datasets.dataset import Dataset, open_dataset
 from mote.datasets.lists import read_classes, read_list
 from mote.model import MoTE, cosine, video_embedding
 from mote.runtime.checkpoints import save_checkpoint
 from mote.runtime.ranks import Ranks
 from mote.scoring.evaluate import describe, evaluate, half_class_scores, over_splits, scores, view_cosines
-from mote.scoring.protocols import Protocol, digest
+from mote.scoring.protocols import Protocol, digest, protocol_of
 from mote.temporal_experts import TemporalTransformer
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -83,7 +84,8 @@ def k600(world, tmp_path_factory):
 @pytest.fixture(scope="module")
 def novel(world, clip):
     """toyworld-novel's 40 videos in another order, 5 of them broken, and the embeddings of its classes."""
-    videos, names, _ = evaluation.dataset("toyworld-novel", "", "val", ALONE)
+    data = open_dataset("toyworld-novel", "val")
+    videos, names = data.videos, data.classes
     videos = [videos[i] for i in np.random.default_rng(0).permutation(40)]
     for i in (0, 3, 4, 11, 39):
         videos[i] = (f"nowhere/{i}.mp4", videos[i][1])
@@ -219,8 +221,8 @@ def test_evaluate_does_what_the_protocol_says(checkpoint, novel, monkeypatch):
         seen.append((tuple(places.shape), k, gamma, torch.is_autocast_enabled("cpu"), torch.is_grad_enabled(),
                      model.training))
         return torch.zeros(len(places), 40), torch.zeros(len(places), 40)
-    monkeypatch.setattr(mote.evaluation, "view_cosines", spy)
-    monkeypatch.setattr(mote.evaluation, "TestViews", lambda *args: made.append(args) or TestViews(*args))
+    monkeypatch.setattr(mote.scoring.evaluate, "view_cosines", spy)
+    monkeypatch.setattr(mote.scoring.evaluate, "TestViews", lambda *args: made.append(args) or TestViews(*args))
     videos, model = novel[0][:4], load_model(checkpoint)
     for precision, batch in (("fp32", 12), ("bf16", 5)):          # 6 views a video: 2 videos at a time, then 1, never 0
         p = Protocol("some", "", 4, 4, "a", 40, "b", 1, "c", 3, 2, 3, 48, 7, 0.25, precision)
@@ -350,7 +352,7 @@ def test_a_copy_elsewhere_re_encoded_and_in_part_has_the_same_fingerprint(k600, 
     copy = [(str(tmp_path / f"{path.rpartition('/')[2][:-4]}.avi"), label) for path, label in reversed(videos)]
     for (path, _), (target, _) in list(zip(reversed(videos), copy))[:11]:
         shutil.copy(path, target)
-    one, other = (evaluation.protocol("k600", v, names, "1", TEMPLATES, frames=4) for v in (videos, copy))
+    one, other = (protocol_of(Dataset("k600", v, names, "1"), TEMPLATES, frames=4) for v in (videos, copy))
     assert (one.found, other.found) == (16, 11) and one.fingerprint == other.fingerprint
 
 

@@ -17,7 +17,10 @@ from support.runs import SMALL, torchrun
 import eval as evaluation
 import mote
 import train
+from mote.clip_backbone import load_clip
 from mote.data import TestViews
+from mote.datasets.dataset import open_dataset
+from mote.runtime.ranks import find_ranks
 
 CLIP = ["--backbone", "toyworld", "--pretrained", "toyworld", "--workers", "0"]
 
@@ -44,11 +47,11 @@ def damaged(world, tmp_path_factory):
 def test_scores_equal_the_model_called_video_by_video(world, trained):
     result = evaluation.main(["--checkpoint", str(trained), "--data", "toyworld-novel", "--workers", "0",
                               "--clips", "2", "--crops", "3", "--resize", "48"])
-    process = train.find_ranks("cpu")
-    videos, names, _ = evaluation.dataset("toyworld-novel", "", "val", process)
-    options = evaluation.parse(["--checkpoint", str(trained), "--data", "toyworld-novel"])
-    model, embed, _, T, _ = evaluation.load(options, names, process)
-    classes = embed(tuple(names))
+    data = open_dataset("toyworld-novel", "val")
+    videos = data.videos
+    options = evaluation.parse_config(["--checkpoint", str(trained), "--data", "toyworld-novel"])
+    loaded = evaluation.load(options, data.classes, find_ranks("cpu"))
+    model, T, classes = loaded.model, loaded.frames, loaded.embed(tuple(data.classes))
     right = torch.zeros(2, 2)
     with torch.no_grad():
         for sample in TestViews(videos, T, 40, 48, clips=2, crops=3):
@@ -141,7 +144,7 @@ def test_the_authors_checkpoint_evaluates_with_a_text_tower_of_its_width(world, 
     config = {"embed_dim": 128, "quick_gelu": True, "text_cfg": text,
               "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 64, "layers": 2, "head_width": 64}}
     (tmp_path / "tiny.json").write_text(json.dumps(config))
-    clip, _ = train.load_clip(str(tmp_path / "tiny.json"), "")
+    clip, _ = load_clip(str(tmp_path / "tiny.json"), "")
     torch.save(clip.state_dict(), tmp_path / "tiny.pt")
     official = ["--checkpoint", str(ROOT / "tests/golden/official_tiny_checkpoint.pt"), "--data", "toyworld-novel",
                 "--workers", "0", "--backbone", str(tmp_path / "tiny.json"), "--pretrained", str(tmp_path / "tiny.pt")]
@@ -154,7 +157,7 @@ def test_clip_weight_mixes_the_original_back_in_and_says_so(world, trained, caps
     assert "visual tower: 0.99 x fine-tuned + 0.01 x original CLIP" in capsys.readouterr().out
     evaluation.main(args)
     assert "fine-tuned" not in capsys.readouterr().out
-    original, _ = train.load_clip("toyworld", "toyworld")
+    original, _ = load_clip("toyworld", "toyworld")
     mixed = mote.load_model(trained, clip_weight=0.0).visual.state_dict()
     for name, tensor in original.visual.state_dict().items():
         torch.testing.assert_close(mixed[name], tensor, rtol=0, atol=0)
@@ -192,11 +195,11 @@ MISTAKES = {
     "crops": (["--data", "toyworld", "--crops", "2"], "invalid choice"),
     "resize below the image": (["--data", "toyworld", "--resize", "20"], "resize at least the model's 40"),
     "resize, in a worker": (["--data", "toyworld", "--resize", "20", "--workers", "1"], "crops must be 1"),
-    "clip weight": (["--data", "toyworld", "--clip-weight", "5"], "--clip-weight must lie in 0..1"),
+    "clip weight": (["--data", "toyworld", "--clip-weight", "5"], "--clip-weight must be a number of at least 0 and at most 1"),
     "half a checkpoint": (["--checkpoint", "{half}", "--data", "toyworld"], "is neither a checkpoint of train.py"),
-    "no clips": (["--data", "toyworld", "--clips", "0"], "--clips must be at least 1"),
+    "no clips": (["--data", "toyworld", "--clips", "0"], "--clips must be a number of at least 1"),
     "frames": (["--data", "toyworld", "--frames", "100"], "--frames 100: the table of frame positions"),
-    "gamma": (["--data", "toyworld", "--gamma", "0"], "--gamma must be a positive number"),
+    "gamma": (["--data", "toyworld", "--gamma", "0"], "--gamma must be a number above 0"),
     "backbone of another width": (["--data", "toyworld", "--backbone", "{wide}"], "not weights of this architecture"),
     "unwritable json": (["--data", "toyworld", "--json", "/nowhere/a.json"], "/nowhere"),
     "authors' file, no text tower": (["--checkpoint", "{official}", "--data", "toyworld"], "does not say which CLIP"),
@@ -233,9 +236,9 @@ def test_a_model_that_gives_nan_has_no_score(world, trained, tmp_path, capsys):
 
 
 def test_an_interrupt_is_one_line(trained, capsys, monkeypatch):
-    def interrupt(*_):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
-    monkeypatch.setattr(evaluation, "dataset", interrupt)
+    monkeypatch.setattr(evaluation, "open_dataset", interrupt)
     with pytest.raises(SystemExit) as stopped:
         evaluation.main(["--checkpoint", str(trained), "--data", "toyworld-novel"])
     assert stopped.value.code == 130 and capsys.readouterr().err.strip() == "eval.py: stopped"

@@ -77,7 +77,7 @@ def test_the_command_runs(command, place, world, monkeypatch, tmp_path):
     words = shlex.split(re.sub(r"^torchrun --nproc-per-node \d+ ", "python ", command))
     script, args = words[1], words[2:]
     if "openai" in args:
-        assert evaluation.parse(args).pretrained == "openai"                  # a download: its flags are read, no more
+        assert evaluation.parse_config(args).pretrained == "openai"                  # a download: its flags are read, no more
     elif script == "eval.py":
         assert evaluation.main([*args, "--workers", "0", "--device", "cpu"])
     elif script == "train.py":

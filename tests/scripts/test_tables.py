@@ -20,6 +20,7 @@ from torchcodec.encoders import VideoEncoder
 
 import eval as evaluation
 import train
+from mote.clip_backbone import load_clip
 
 TABLE = README.partition("## The paper's numbers")[2].partition("\n## ")[0]
 ROWS = [[cell.strip() for cell in line.strip("|").split(" | ")]
@@ -114,7 +115,7 @@ def place(datasets, tmp_path_factory):
         shutil.copy(ROOT / "tests/golden/official_tiny_checkpoint.pt", folder / name)
     write(folder / "tiny.json", json.dumps(TINY))
     torch.manual_seed(0)
-    clip, _ = train.load_clip(str(folder / "tiny.json"), "")
+    clip, _ = load_clip(str(folder / "tiny.json"), "")
     torch.save(clip.state_dict(), folder / "tiny.pt")
     (folder / "tools").symlink_to(ROOT / "tools")
     with pytest.MonkeyPatch.context() as patch:
@@ -153,7 +154,7 @@ TRAININGS = {title: command for title, command in COMMANDS.items() if "train.py"
 def test_the_evaluation_runs_under_the_protocol_of_its_row(title, place, capsys):
     command = EVALUATIONS[title]
     result, printed = run(command), capsys.readouterr().out
-    splits, asked = result["splits"], evaluation.parse(shlex.split(command.partition("eval.py ")[2]))
+    splits, asked = result["splits"], evaluation.parse_config(shlex.split(command.partition("eval.py ")[2]))
     assert [one["split"] for one in splits] == (["1", "2", "3"] if asked.split == "all" else [splits[0]["split"]])
     for one in splits:
         protocol = one["protocol"]

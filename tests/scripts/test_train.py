@@ -21,7 +21,10 @@ from support.runs import SMALL, assert_same_weights, checkpoint, metrics, torchr
 
 import mote
 import train
-from mote.data import collate
+from mote.clip_backbone import class_embeddings, load_clip
+from mote.data import TrainingClips, collate
+from mote.datasets.dataset import open_dataset
+from mote.model import MoTE
 from mote.temporal_experts import TemporalTransformer
 
 
@@ -45,7 +48,7 @@ def test_metrics_hold_one_line_per_evaluation_with_counts_views_and_losses(strai
     lines = metrics(run)
     assert [(line["data"], line["step"]) for line in lines] == [("toyworld", 10), ("toyworld-novel", 10)]
     assert all(line["videos"] == line["decoded"] == 40 and line["protocol"]["frames"] == 8 for line in lines)
-    assert all(line["loss_expert"] > 0 and line["loss_merged"] > 0 and line["loss_mse"] > 0 for line in lines)
+    assert all(line["L_TE"] > 0 and line["L_WMR"] > 0 and line["L_MSE"] > 0 for line in lines)
 
 
 def test_a_checkpoint_loads_without_running_code_and_as_a_merged_model(straight):
@@ -158,13 +161,14 @@ def test_a_datasets_own_lists_are_never_overwritten(world, tmp_path, capsys):
 DRIVER = """
 import hashlib, os, sys
 import train
-real = train.evaluate
+from mote.scoring import benchmark
+real = benchmark.evaluate
 def spy(model, *rest, **named):
     digest = hashlib.sha256(b"".join(t.numpy().tobytes() for t in model.state_dict().values())).hexdigest()
     with open(f"{sys.argv[1]}.rank{os.environ['RANK']}", "a") as file:
         file.write(digest + "\\n")
     return real(model, *rest, **named)
-train.evaluate = spy
+benchmark.evaluate = spy
 train.main(sys.argv[2:])
 """
 
@@ -179,15 +183,15 @@ def test_two_ranks_match_one_rank_with_two_accumulation_steps(world, tmp_path):
     assert digests[0] == digests[1]                              # the ranks' parameters, at every evaluation
     for a, b in zip(metrics(one), metrics(two)):
         assert (a["videos"], a["decoded"]) == (b["videos"], b["decoded"]) == (40, 40)
-        for loss in ("loss_expert", "loss_merged", "loss_mse"):
+        for loss in ("L_TE", "L_WMR", "L_MSE"):
             assert a[loss] == pytest.approx(b[loss], rel=1e-5)                # float32 sums in another order
     assert_same_weights(checkpoint(one), checkpoint(two), rtol=1e-3, atol=2e-4)     # Adam divides by small numbers
 
 
 def test_accumulation_changes_the_draws_but_not_the_batches(straight, world, tmp_path, monkeypatch):
     seen = []
-    real = train.draws
-    monkeypatch.setattr(train, "draws", lambda config, step, m: seen.append((step, m)) or real(config, step, m))
+    real = train.draw_weights
+    monkeypatch.setattr(train, "draw_weights", lambda config, step, m: seen.append((step, m)) or real(config, step, m))
     train.main([*SMALL, "--epochs", "1", "--out", str(tmp_path / "a"), "--accumulate", "2"])
     assert seen == [(step, m) for step in range(5) for m in range(2)]         # one draw per step and micro-batch
 
@@ -198,7 +202,7 @@ def test_a_frozen_clip_keeps_its_weights_and_needs_no_backward(world, tmp_path, 
     monkeypatch.setattr(train, "mse_loss", lambda merged, e: needed.append(e.requires_grad) or real(merged, e))
     out = tmp_path / "frozen"
     train.main([*SMALL, "--epochs", "1", "--clip-lr", "0", "--out", str(out)])
-    clip, _ = train.load_clip("toyworld", "toyworld")
+    clip, _ = load_clip("toyworld", "toyworld")
     saved = checkpoint(out)["model"]
     for name, tensor in clip.visual.state_dict().items():
         torch.testing.assert_close(saved[f"visual.{name}"], tensor, rtol=0, atol=0)
@@ -229,7 +233,7 @@ def test_a_frozen_tower_keeps_its_running_statistics(world, tmp_path):
     flags = ["--backbone", str(tmp_path / "norm.json"), "--pretrained", "", "--zero-shot", "", "--layers", "1"]
     for clip_lr in ("0", "1e-5"):
         train.main([*SMALL, "--epochs", "1", *flags, "--clip-lr", clip_lr, "--out", str(tmp_path / clip_lr)])
-    before = train.load_clip(str(tmp_path / "norm.json"), "")[0].visual.state_dict()
+    before = load_clip(str(tmp_path / "norm.json"), "")[0].visual.state_dict()
     means = [name for name in before if name.endswith("running_mean")]
     frozen, trained = (checkpoint(tmp_path / clip_lr)["model"] for clip_lr in ("0", "1e-5"))
     assert means and all(torch.equal(frozen[f"visual.{name}"], before[name]) for name in means)
@@ -246,41 +250,44 @@ def test_no_temporal_layers_train_clip_with_frames_averaged(world, tmp_path):
 
 def test_loss_falls_on_a_tiny_fixed_batch(world):
     torch.manual_seed(0)
-    clip, tokenizer = train.load_clip("toyworld", "toyworld")
-    videos, names, _ = train.dataset("toyworld", "", "train", train.find_ranks("cpu"))
+    clip, tokenizer = load_clip("toyworld", "toyworld")
+    data = open_dataset("toyworld", "train")
+    videos, names = data.videos, data.classes
     config = train.parse_config(["--layers", "1", "--weight-decay", "0"])
-    classes = train.class_embeddings(clip, tokenizer, names)
+    classes = class_embeddings(clip, tokenizer, names)
     pixels = clip.image_mean, clip.image_std
-    model = train.MoTE(clip.visual, TemporalTransformer(64, 1), classes, clip.logit_scale, *pixels)
-    batch = collate([train.TrainingClips(videos[:8], 4, 40, 0)[0, i] for i in range(8)])
+    model = MoTE(clip.visual, TemporalTransformer(64, 1), classes, clip.logit_scale, *pixels)
+    batch = collate([TrainingClips(videos[:8], 4, 40, 0)[0, i] for i in range(8)])
     objective, optimizer = train.Objective(model, True), train.build_optimizer(model, config)
     for group in optimizer.param_groups:
         group["lr"] = 3e-4
     history = []
     for step in range(30):
-        losses = objective(batch["frames"], batch["label"], *train.draws(config, step, 0))
+        losses = objective(batch["frames"], batch["label"], *train.draw_weights(config, step, 0))
         optimizer.zero_grad()
-        train.L_ALL(*losses).backward()
+        train.weighted_sum(losses, config).backward()
         optimizer.step()
-        history.append(losses[0].item())
+        history.append(losses["L_TE"].item())
     assert sum(history[-5:]) < 0.5 * sum(history[:5])
 
 
 def gradients(model, batch, objective):
     model.zero_grad()
-    losses = objective(batch["frames"], batch["label"], *train.draws(train.parse_config(["--layers", "1"]), 0, 0))
-    train.L_ALL(*losses).backward()
-    return torch.stack(losses).detach(), {name: p.grad.clone() for name, p in model.named_parameters()}
+    config = train.parse_config(["--layers", "1"])
+    losses = objective(batch["frames"], batch["label"], *train.draw_weights(config, 0, 0))
+    train.weighted_sum(losses, config).backward()
+    return {name: loss.detach() for name, loss in losses.items()}, {name: p.grad.clone() for name, p in model.named_parameters()}
 
 
 @pytest.fixture(scope="module")
 def fixed_batch(world):
-    clip, tokenizer = train.load_clip("toyworld", "toyworld")
-    videos, names, _ = train.dataset("toyworld", "", "train", train.find_ranks("cpu"))
+    clip, tokenizer = load_clip("toyworld", "toyworld")
+    data = open_dataset("toyworld", "train")
+    videos, names = data.videos, data.classes
     torch.manual_seed(0)
-    model = train.MoTE(clip.visual, TemporalTransformer(64, 1), train.class_embeddings(clip, tokenizer, names),
+    model = MoTE(clip.visual, TemporalTransformer(64, 1), class_embeddings(clip, tokenizer, names),
                        clip.logit_scale, clip.image_mean, clip.image_std)
-    return model.train(), collate([train.TrainingClips(videos[:4], 4, 40, 0)[0, i] for i in range(4)])
+    return model.train(), collate([TrainingClips(videos[:4], 4, 40, 0)[0, i] for i in range(4)])
 
 
 def test_checkpointed_activations_give_the_same_gradients(fixed_batch):
@@ -370,7 +377,7 @@ def test_a_timm_tower_with_a_custom_text_tower_and_a_logit_bias_trains_and_evalu
               "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}}
     (tmp_path / "tiny.json").write_text(json.dumps(config))
     out = tmp_path / "run"
-    clip, _ = train.load_clip(str(tmp_path / "tiny.json"), "")
+    clip, _ = load_clip(str(tmp_path / "tiny.json"), "")
     torch.save(clip.state_dict(), tmp_path / "tiny.pt")
     tiny = ["--backbone", str(tmp_path / "tiny.json"), "--pretrained", str(tmp_path / "tiny.pt")]
     train.main([*SMALL, "--epochs", "1", *tiny, "--zero-shot", "", "--out", str(out)])
@@ -409,7 +416,7 @@ MISTAKES = {                                                                  # 
     "negative rate": (["--lr", "-1"], "--lr must be a number of at least 0"),
     "a rate that is no number": (["--lr", "nan"], "--lr must be a number"),
     "zero beta": (["--beta", "0"], "--beta must be a number of at least 1e-06"),
-    "area": (["--min-area", "0"], "--min-area must be above 0"),
+    "area": (["--min-area", "0"], "--min-area must be a number above 0 and at most 1"),
     "unknown routing": (["--routing", "gated"], "invalid choice: 'gated'"),
     "nothing to train": (["--layers", "0", "--clip-lr", "0"], "nothing to train"),
     "missing checkpoint": (["--resume", "none.pt"], "no checkpoint at none.pt"),

@@ -299,10 +299,10 @@ CONFIG = train.parse_config(["--layers", "2", "--experts", "3"])
 
 def test_point_merges_uniformly_and_draws_the_librarys_experts():
     with variant("point"):
-        drawn = [train.draws(CONFIG, step, 0) for step in range(9)]
+        drawn = [train.draw_weights(CONFIG, step, 0) for step in range(9)]
     for step, (expert_LE, merging_LE) in enumerate(drawn):
         assert_close(merging_LE, torch.full((2, 3), 1 / 3))
-        assert_close(expert_LE, train.draws(CONFIG, step, 0)[0], **EXACT)
+        assert_close(expert_LE, train.draw_weights(CONFIG, step, 0)[0], **EXACT)
 
 
 def test_normal_temperatures_are_of_mean_0_and_deviation_1():

@@ -1,0 +1,39 @@
+"""
+What the scripts need for class embeddings: the sentences of --templates, and a cache on disk.
+
+Not part of the paper; its 28 sentences are TEMPLATES of mote/clip_backbone.py.
+"""
+import os
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from ..clip_backbone import TEMPLATES, Tokenizer, check_templates, class_embeddings
+from ..datasets.dataset import Dataset
+from ..datasets.folders import read_text
+from .ranks import Ranks, from_rank_0
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mote"
+
+
+def read_templates(file: str) -> tuple[str, ...]:
+    """--templates FILE: a sentence a line, {} for the class name; without a file the paper's 28.
+
+    Raises FileNotFoundError, or ValueError for a sentence without exactly one {}.
+    """
+    if not file:
+        return TEMPLATES
+    lines = [line.strip() for line in read_text(file).splitlines()]
+    templates = tuple(line for line in lines if line)
+    check_templates(templates)
+    return templates
+
+
+def embed_datasets(clip: nn.Module, tokenizer: Tokenizer, datasets: dict[str, Dataset],
+                   templates: list[str], ranks: Ranks) -> dict[str, Tensor]:
+    """{dataset: class embeddings (N, D)} of Eq. 1, computed on rank 0 alone. All ranks call it."""
+    embeddings = {}
+    if ranks.first:
+        for name, data in datasets.items():
+            embeddings[name] = class_embeddings(clip, tokenizer, data.classes, templates, CACHE)
+    return from_rank_0(embeddings)

@@ -1,0 +1,47 @@
+"""
+Defaults of train.py that are not those of ViT-B/16 on K400: by dataset, by backbone, for baselines.
+
+From the paper's Table 6, Section 4.1 and Appendix B; toyworld's are our own. A recipe is a function
+from the options given so far to defaults; of two recipes, the earlier one's defaults stand
+(mote/runtime/options.py, `parse`).
+"""
+from argparse import Namespace
+from pathlib import Path
+
+DATASETS = {
+    "toyworld": {"backbone": "toyworld", "pretrained": "toyworld", "layers": 3, "epochs": 16,
+                 "warmup": 1.0, "batch": 32, "lr": 3e-3, "clip_lr": 4e-4, "min_area": 0.5,
+                 "flip": False, "eval_every": 4,
+                 "zero_shot": "toyworld-novel,toyworld-appearance"},
+    "ucf101": {"epochs": 10},                        # the few-shot recipe (Appendix B)
+    "hmdb51": {"epochs": 10},
+    "ssv2": {"epochs": 2, "flip": False},            # "from left to right" is a class there
+}
+BACKBONES = {
+    "ViT-B": {"layers": 4, "epochs": 30},
+    "ViT-L": {"layers": 6, "epochs": 20},
+}
+
+
+def of_dataset(given: Namespace) -> dict:
+    """The dataset's name, and its own defaults. A folder that is given by its path has none."""
+    if given.data:
+        return DATASETS.get(given.data, {})
+    if given.data_root:
+        return {"data": Path(given.data_root).resolve().name}
+    return {"data": "toyworld", **DATASETS["toyworld"]}
+
+
+def of_backbone(given: Namespace) -> dict:
+    """By the kind of ViT: its first five letters."""
+    return BACKBONES.get(given.backbone[:5], {})
+
+
+def of_baseline(given: Namespace) -> dict:
+    """One expert or no layers: the paper's baselines, which have L_TE alone."""
+    if given.experts == 1 or given.layers == 0:
+        return {"weight_merged": 0.0, "weight_mse": 0.0}
+    return {}
+
+
+RECIPES = (of_dataset, of_backbone, of_baseline)

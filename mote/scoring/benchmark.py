@@ -1,0 +1,85 @@
+"""
+The datasets that a training run is tested on: opened once, scored, printed and recorded many times.
+
+Not part of the paper.
+"""
+from pathlib import Path
+
+from torch import Tensor
+
+from ..datasets.dataset import Dataset
+from ..model import MoTE
+from ..runtime.ranks import Ranks, from_rank_0
+from ..runtime.run_folder import evaluated, record
+from ..temporal_experts import TemporalTransformer
+from .evaluate import describe, evaluate
+from .protocols import protocol_of
+
+
+class Benchmark:
+    """{name: Dataset} and {name: class embeddings (N, D)}; all are tested under one protocol.
+
+    frames: T. resize: the short side, in pixels. out: the run's folder. All ranks call its methods.
+    """
+
+    def __init__(self, datasets: dict[str, Dataset], embeddings: dict[str, Tensor],
+                 templates: list[str], frames: int, resize: int, ranks: Ranks, workers: int,
+                 out: Path):
+        self.datasets = datasets
+        self.embeddings = embeddings
+        self.templates = templates
+        self.frames = frames
+        self.resize = resize
+        self.ranks = ranks
+        self.workers = workers
+        self.out = out
+        self.results: dict[str, dict] = {}                       # the newest of each dataset
+
+    def score(self, model: MoTE, name: str) -> dict:
+        """`evaluate` of a model on one of the datasets."""
+        data = self.datasets[name]
+        protocol = protocol_of(data, self.templates, frames=self.frames, resize=self.resize)
+        result = evaluate(model, data.videos, self.embeddings[name], self.ranks, protocol,
+                          workers=self.workers, skipped=self.out / "skipped.txt")
+        if result["failed"]:
+            self.ranks.say(f"{name}: {len(result['failed'])} of {result['videos']} videos "
+                           "could not be decoded")
+        return result
+
+    def test(self, model: MoTE, step: int, epoch: int, losses: dict[str, float],
+             all_datasets: bool = False) -> None:
+        """Score, print and record: the first dataset, which the run trains on, or all of them.
+
+        What is recorded of this step already is left out: after a kill between a checkpoint and
+        its evaluation, there is something left to do. losses: means of the training losses.
+        """
+        names = list(self.datasets) if all_datasets else list(self.datasets)[:1]
+        done = from_rank_0(evaluated(self.out))
+        for name in names:
+            if (step, name) in done:
+                continue
+            result = {"step": step, "epoch": epoch, "data": name, **losses,
+                      **self.score(model, name)}
+            self.ranks.say(f"epoch {epoch}, {describe(result)}")
+            record(self.ranks, self.out, result)
+            self.results[name] = result
+
+    def final(self, model: MoTE) -> dict[str, dict]:
+        """The newest result of every dataset; scored anew where this process has none."""
+        return {name: self.results.get(name) or self.score(model, name) for name in self.datasets}
+
+    def untrained(self, model: MoTE, resumed: dict | None) -> dict[str, float]:
+        """Top-1 of the CLIP inside the model, frames averaged, on every dataset.
+
+        Ask for it before weights are loaded into the visual tower. resumed: a checkpoint, whose
+        scores are taken where they were measured on as many frames.
+        """
+        known = {}
+        if resumed and resumed["frames"] == self.frames:
+            known = resumed["untrained"]
+        dim = model.finetune_classes.shape[1]
+        clip = model.with_temporal(TemporalTransformer(dim, num_layers=0))
+        top1 = {}
+        for name in self.datasets:
+            top1[name] = known.get(name) or self.score(clip, name)["plain"]["top1"]
+        return top1
