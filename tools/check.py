@@ -26,8 +26,8 @@ from mote.datasets.folders import SPLITS, class_folders, find_folder, folders_of
 from mote.datasets.lists import find_lists, needs_split, published_splits, read_split, write_split  # noqa: E402
 from mote.runtime.errors import one_line_errors  # noqa: E402
 from mote.runtime.options import plain_errors  # noqa: E402
-from tools.check_lists import Findings, Lists, check_labels, check_same  # noqa: E402
-from tools.check_videos import DEPTHS, examine_all  # noqa: E402
+from tools.checks.lists import Findings, Lists, check_labels, check_same  # noqa: E402
+from tools.checks.videos import DEPTHS, examine_all  # noqa: E402
 
 SHORT = 8                                                        # frames
 KINDS = {        # kind -> what to do about it; the good lists do without the videos of kinds with a *
@@ -84,7 +84,7 @@ def read_lists(folder: Path, options: argparse.Namespace, findings: Findings) ->
 
 # --- files ------------------------------------------------------------------------------------------------------------
 def check_files(lists: Lists, folder: Path, options: argparse.Namespace, findings: Findings) -> dict[str, dict]:
-    """Path -> record (check_videos.py) of every video that is there; what is wrong with files is found."""
+    """Path -> record (checks/videos.py) of every video that is there; what is wrong with files is found."""
     where = defaultdict(list)
     for name, (videos, _) in lists.items():
         for path, _ in videos:

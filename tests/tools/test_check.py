@@ -24,7 +24,9 @@ from torchcodec.encoders import VideoEncoder
 from mote.data import Undecodable, decode
 from mote.datasets.folders import class_name
 from mote.datasets.lists import read_split
-from tools import check, check_lists, check_videos
+from tools import check
+from tools.checks import lists as check_lists
+from tools.checks import videos as check_videos
 
 ROOT = Path(__file__).parents[2]
 HMDB = """brush_hair cartwheel catch chew clap climb climb_stairs dive draw_sword dribble drink eat fall_floor fencing

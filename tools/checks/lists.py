@@ -1,5 +1,5 @@
 """
-What is wrong with lists of videos, from names alone: swapped class names, one video on two lines. Used by check.py.
+What is wrong with lists of videos, from names alone: swapped class names, one video on two lines. Used by tools/check.py.
 
 Every video votes for its own class if the name of its folder (or, apart from that, its stem) holds that class's name,
 else for the longest class name in it. Names are compared as words, joined: HandstandPushups is HandStandPushups, and
