@@ -258,7 +258,7 @@ def check_planted(plant, expected, text, lengths, data, run):
     assert any(text in finding["what"] for finding in findings), findings
     assert text in printed
     for kind in expected:
-        assert f"x {kind}: {check.KINDS[kind].lstrip('*')}\n" in printed
+        assert f"x {kind}: {check.KINDS[kind]}\n" in printed
     for split, length in zip(("train", "val"), lengths):
         assert (len(good_list(split)[0]) if Path(f"out/{split}.txt").exists() else 0) == length
     if plant not in (out_of_range, no_videos, no_videos_in_train, one_name_twice, two_names_swapped,
@@ -441,7 +441,7 @@ def test_a_defect_of_a_file_is_named_and_nothing_else(tmp_path, run, videos, pla
     assert (status, kinds(findings)) == (1, [kind]), findings
     assert text in findings[0]["what"] and text in printed
     assert findings[0]["lists"] == ["train"]
-    assert f"1 x {kind}: {check.KINDS[kind].lstrip('*')}\n" in printed
+    assert f"1 x {kind}: {check.KINDS[kind]}\n" in printed
     assert len(good_list("train")[0]) == length
     assert len(good_list("val")[0]) == 5
 

@@ -1,11 +1,15 @@
 """
-Open many videos, each in a process that may crash or hang, and remember what was seen. Used by tools/check.py.
+Open many videos in processes that may crash or hang, and remember what was seen.
 
-    for path, record in examine_all(paths, depth="some", hashed=set(), file=Path("checked.jsonl"), jobs=2, timeout=60):
-        record       frames, height, width, seconds, sha256 as far as known; problem: [kind, what] if there is one
+Used by tools/check.py.
 
-A record is a line of `file` as soon as it is there, and is taken from it while path, size and time of change are the
-same: whatever ends a run, the next goes on. depth: how much is decoded, one of DEPTHS.
+    for path, record in examine_all(paths, "some", set(), Path("checked.jsonl"), 2, 60):
+        record       frames, height, width, seconds, sha256, as far as they are known;
+                     problem: [kind, what] if there is one
+
+Each record becomes a line of the file at once. A later run takes it from there as long as the
+video's path, size and time of change are the same: whatever ends a run, the next one goes on.
+depth says how much of a video is decoded; it is one of DEPTHS.
 """
 import hashlib
 import json
@@ -18,88 +22,155 @@ import time
 from collections.abc import Iterator
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from mote.data import MAX_PIXELS, Undecodable, decode, segment_indices
 
-DEPTHS = ("none", "first", "some", "all")                        # each sees what those before it see
-T = 8                                                            # frames of a clip
+DEPTHS = ("none", "first", "some", "all")        # each sees what those before it see
+T = 8                                            # frames of a clip
+AT_ONCE = 32                                     # frames decoded at once for "all"
+Task = tuple[str, str, bool]                     # path, depth, whether its content is hashed
+
+
+# --- one video ------------------------------------------------------------------------------------
+def examine(path: str, depth: str, hashed: bool) -> dict:
+    """The record of one video file or folder of JPEGs."""
+    seen: dict = {}
+    problem = None
+    try:
+        if hashed:
+            seen["sha256"] = sha256(path)
+        if not os.path.isdir(path):
+            problem = read_header(path, seen)
+        if not problem and depth != "none":
+            problem = read_frames(path, depth, seen)
+    except (Undecodable, RuntimeError, ValueError, OSError) as error:
+        problem = ["undecodable", reason(error, path)]
+    if problem:
+        seen["problem"] = problem
+    return seen
+
+
+def sha256(path: str) -> str:
+    """Of a file's content, read in parts: videos may be larger than the memory."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while part := file.read(1 << 24):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def reason(error: Exception, path: str) -> str:
-    """One line; torchcodec's messages start with its own source file, decode's with the path."""
-    first = (str(error).splitlines() or [type(error).__name__])[0].removeprefix(f"{path}: ")
-    return re.sub(r"^.*\.cpp:\d+, ", "", first)[:200]
+    """An error in one line.
+
+    torchcodec's messages start with the place in its own source, those of mote.data with the path.
+    """
+    lines = str(error).splitlines() or [type(error).__name__]
+    text = lines[0].removeprefix(f"{path}: ")
+    return re.sub(r"^.*\.cpp:\d+, ", "", text)[:200]
 
 
 def read_header(path: str, seen: dict) -> list[str] | None:
-    """Size, and the frames that the header claims against those that the file holds, not decoded yet. -> problem"""
+    """Note frames, size and duration; compare them with the header's claims. -> the problem
+
+    The frames are those that the file holds; they are counted here, not decoded.
+    """
     from torchcodec.decoders import VideoDecoder
 
     decoder = VideoDecoder(path, num_ffmpeg_threads=1)
     header = decoder.metadata
-    n, claimed, lasts = len(decoder), header.num_frames_from_header, header.duration_seconds
-    seen |= {"frames": n, "height": header.height, "width": header.width, "seconds": lasts}
-    if (header.height or 0) * (header.width or 0) > MAX_PIXELS:
-        return ["absurd size", f"{header.width} x {header.height} pixels"]
-    whole = header.duration_seconds_from_header
-    if whole is None:                                            # .mkv, .webm: of all streams
-        try:
-            whole = VideoDecoder(path, num_ffmpeg_threads=1, seek_mode="approximate").metadata.duration_seconds
-        except (ValueError, RuntimeError):                       # not even that
-            whole = None
-    part = (lasts or 0) / whole if whole else 1
-    # Some frames of an .avi are empty. An .mp4 that was cut without re-encoding (Kinetics) hides those before the cut:
-    # its number is too high, its time is right. The sound of an .mkv may be longer than its pictures.
-    if claimed and n < claimed - max(2, 0.05 * claimed) and (path.lower().endswith(".avi") or part < 0.95):
-        return ["fewer frames than claimed", f"the header claims {claimed} frames, the file holds {n}"]
-    if not claimed and n and part < 0.75:
-        return ["fewer frames than claimed", f"the header claims {whole:.1f} s, its {n} frames last {lasts or 0:.1f} s"]
+    n = len(decoder)
+    height, width, seconds = header.height, header.width, header.duration_seconds
+    seen |= {"frames": n, "height": height, "width": width, "seconds": seconds}
+    if (height or 0) * (width or 0) > MAX_PIXELS:
+        return ["absurd size", f"{width} x {height} pixels"]
+
+    claimed = header.num_frames_from_header
+    claimed_seconds = duration_in_header(path, header)
+    share = 1.0
+    if claimed_seconds:
+        share = (seconds or 0) / claimed_seconds
+
+    # Some frames of an .avi are empty. An .mp4 that was cut without re-encoding (Kinetics) hides
+    # those before the cut: its number is too high, its time is right.
+    if claimed:
+        few = n < claimed - max(2, 0.05 * claimed)
+        if few and (path.lower().endswith(".avi") or share < 0.95):
+            return ["fewer frames than claimed",
+                    f"the header claims {claimed} frames, the file holds {n}"]
+    # The sound of an .mkv may be longer than its pictures.
+    elif n and share < 0.75:
+        return ["fewer frames than claimed", f"the header claims {claimed_seconds:.1f} s, "
+                f"its {n} frames last {seconds or 0:.1f} s"]
     return None
 
 
+def duration_in_header(path: str, header) -> float | None:
+    """Seconds that the header claims for the video; None if it claims nothing."""
+    from torchcodec.decoders import VideoDecoder
+
+    if header.duration_seconds_from_header is not None:
+        return header.duration_seconds_from_header
+    try:                                         # .mkv, .webm: one duration for all their streams
+        decoder = VideoDecoder(path, num_ffmpeg_threads=1, seek_mode="approximate")
+        return decoder.metadata.duration_seconds
+    except (ValueError, RuntimeError):           # not even that
+        return None
+
+
 def read_frames(path: str, depth: str, seen: dict) -> list[str] | None:
-    """Decode the first frame; then eight from all over and the last, as clips do, or all. -> problem"""
+    """Decode the first frame, then as many as the depth asks for. -> the problem"""
     def first(n: int) -> np.ndarray:
-        seen["frames"] = n
+        seen["frames"] = n                       # noted even if this frame does not decode
         return np.zeros(1, dtype=int)
 
     decode(path, first)
     n = seen["frames"]
-    for indices in {"first": [], "some": [np.append(segment_indices(n, T)[0], n - 1)],
-                    "all": np.split(np.arange(n), range(32, n, 32))}[depth]:
+    for indices in frames_to_decode(n, depth):
         try:
-            decode(path, lambda _, indices=indices: indices)
+            decode_at(path, indices)
         except Undecodable as error:
-            for i in np.unique(indices):
-                try:
-                    decode(path, lambda _, i=i: np.array([i]))
-                except Undecodable as alone:
-                    return ["fewer frames than claimed", f"frame {i} of {n} does not decode ({reason(alone, path)})"]
-            return ["undecodable", f"each frame alone decodes, but not {len(indices)} at once ({reason(error, path)})"]
+            bad = first_undecodable(path, indices)
+            if bad is None:
+                return ["undecodable", f"each frame alone decodes, but not {len(indices)} at once "
+                        f"({reason(error, path)})"]
+            i, why = bad
+            return ["fewer frames than claimed", f"frame {i} of {n} does not decode ({why})"]
     return None
 
 
-def examine(path: str, depth: str, hashed: bool) -> dict:
-    """The record of one video file or folder of JPEGs."""
-    seen: dict = {}
-    try:
-        if hashed:
-            whole = hashlib.sha256()
-            with open(path, "rb") as file:
-                while part := file.read(1 << 24):
-                    whole.update(part)
-            seen["sha256"] = whole.hexdigest()
-        problem = None if os.path.isdir(path) else read_header(path, seen)
-        problem = problem or (read_frames(path, depth, seen) if depth != "none" else None)
-    except (Undecodable, RuntimeError, ValueError, OSError) as error:
-        problem = ["undecodable", reason(error, path)]
-    return {**seen, "problem": problem} if problem else seen
+def frames_to_decode(n: int, depth: str) -> list[np.ndarray]:
+    """Numbers of frames, in groups that are decoded at once.
+
+    "some": eight from all over the video, as clips take them, and the last one.
+    """
+    if depth == "some":
+        return [np.append(segment_indices(n, T)[0], n - 1)]
+    if depth == "all":
+        return np.split(np.arange(n), range(AT_ONCE, n, AT_ONCE))
+    return []
 
 
+def decode_at(path: str, indices: np.ndarray) -> None:
+    """Decode the frames of these numbers. Raises Undecodable."""
+    decode(path, lambda _: indices)
+
+
+def first_undecodable(path: str, indices: np.ndarray) -> tuple[int, str] | None:
+    """The first of these frames that does not decode alone, and why; None if all of them do."""
+    for i in np.unique(indices):
+        try:
+            decode_at(path, np.array([i]))
+        except Undecodable as error:
+            return i, reason(error, path)
+    return None
+
+
+# --- processes ------------------------------------------------------------------------------------
 def work(connection, parent: int) -> None:
-    """A worker: (path, depth, hashed) in, a record out, until None comes or nobody is there any more."""
+    """What a worker does: a task in, a record out, until None comes or its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)                 # Ctrl-C is for the parent
     while os.getppid() == parent:
         if connection.poll(5):
@@ -109,61 +180,99 @@ def work(connection, parent: int) -> None:
             connection.send(examine(*task))
 
 
-def examine_anew(tasks: list[tuple], jobs: int, timeout: float) -> Iterator[tuple[str, dict]]:
-    """(path, record) of every task (path, depth, hashed), as they come; a worker that dies or hangs is replaced."""
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    todo, busy = iter(tasks), {}                                 # busy: connection -> process, path, when it is late
+class Worker:
+    """A process that examines one video at a time: which one, and until when we wait for it."""
 
-    def give(connection=None, process=None) -> None:
+    def __init__(self, context) -> None:
+        self.path = ""
+        self.late = 0.0
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=work, args=(theirs, os.getpid()), daemon=True)
+        self.process.start()
+        theirs.close()                           # so that its death is the end of the pipe
+
+    def give(self, task: Task, timeout: float) -> None:
+        self.path = task[0]
+        self.late = time.monotonic() + timeout
+        self.connection.send(task)
+
+    def answer(self) -> tuple[bool, dict]:
+        """Whether it is alive, and the record that it sent or that says how it died."""
+        try:
+            return True, self.connection.recv()
+        except (EOFError, OSError):
+            self.process.join()                  # now it has an exit status
+            problem = ["decoder crashed", f"exit status {self.process.exitcode}"]
+            return False, {"problem": problem}
+
+    def give_up(self, timeout: float) -> tuple[bool, dict]:
+        """Kill it. -> False, as it is not alive, and the record of its video"""
+        self.kill()
+        return False, {"problem": ["decoder hung", f"no answer in {timeout:g} s"], "limit": timeout}
+
+    def send_home(self) -> None:
+        self.connection.send(None)
+        self.process.join(1)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join(1)                     # no longer: some hang where no signal reaches them
+
+
+def examine_anew(tasks: list[Task], jobs: int, timeout: float) -> Iterator[tuple[str, dict]]:
+    """(path, record) of every task, as they come. A worker that dies or hangs is replaced."""
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    todo = iter(tasks)
+    busy: list[Worker] = []
+
+    def give_next(worker: Worker | None) -> None:
+        """The next task goes to this worker, or to a new one; without a task, it goes home."""
         task = next(todo, None)
-        if task and not connection:
-            connection, theirs = context.Pipe()
-            process = context.Process(target=work, args=(theirs, os.getpid()), daemon=True)
-            process.start()
-            theirs.close()                                       # so that the worker's death is the end of the pipe
-        if task:
-            busy[connection] = process, task[0], time.monotonic() + timeout
-        if connection:
-            connection.send(task)                                # None: go home
-        if connection and not task:
-            process.join(1)
+        if task is not None:
+            worker = worker or Worker(context)
+            busy.append(worker)                  # before it works: whatever happens, it is killed
+            worker.give(task, timeout)
+        elif worker:
+            worker.send_home()
 
     try:
         for _ in range(jobs):
-            give()
+            give_next(None)
         while busy:
-            ready = wait(list(busy), max(0, min(late for *_, late in busy.values()) - time.monotonic()))
-            for connection, (process, path, late) in list(busy.items()):
-                alive = connection in ready
-                if alive:
-                    try:
-                        record = connection.recv()
-                    except (EOFError, OSError):
-                        process.join()
-                        record, alive = {"problem": ["decoder crashed", f"exit status {process.exitcode}"]}, False
-                elif time.monotonic() > late:
-                    process.kill()
-                    process.join(1)                              # no longer: some hang where no signal reaches them
-                    record = {"problem": ["decoder hung", f"no answer in {timeout:g} s"], "limit": timeout}
+            soonest = min(worker.late for worker in busy)
+            connections = [worker.connection for worker in busy]
+            ready = wait(connections, max(0, soonest - time.monotonic()))
+
+            for worker in list(busy):
+                path = worker.path               # of this task, not of the next one
+                if worker.connection in ready:
+                    alive, record = worker.answer()
+                elif time.monotonic() > worker.late:
+                    alive, record = worker.give_up(timeout)
                 else:
                     continue
-                del busy[connection]
-                give(*((connection, process) if alive else ()))
+                busy.remove(worker)
+                give_next(worker if alive else None)
                 yield path, record
     finally:
-        for process, *_ in busy.values():
-            process.kill()
-            process.join(1)
+        for worker in busy:
+            worker.kill()
 
 
+# --- what earlier runs saw ------------------------------------------------------------------------
 def read_records(file: Path) -> dict[tuple, dict]:
-    """(path, size, time of change) -> the last record; half a line, of a run that was killed, counts as none."""
+    """(path, size, time of change) -> its last record.
+
+    A run that was killed may leave half a line, which counts as none.
+    """
+    if not file.exists():
+        return {}
     records = {}
-    for line in file.read_bytes().splitlines() if file.exists() else ():
+    for line in file.read_bytes().splitlines():
         try:
             record = json.loads(line)
-            DEPTHS.index(record["depth"])
-            records[record["path"], record["size"], record["mtime"]] = record
+            if record["depth"] in DEPTHS:
+                records[record["path"], record["size"], record["mtime"]] = record
         except (ValueError, KeyError, TypeError):
             continue
     return records
@@ -171,16 +280,24 @@ def read_records(file: Path) -> dict[tuple, dict]:
 
 def reusable(record: dict, depth: str, hashed: bool, timeout: float) -> bool:
     """Whether a record answers what is asked now."""
-    if record.get("limit", timeout) < timeout:                   # hung, and may have longer now
+    if record.get("limit", timeout) < timeout:                   # it hung, and may have longer now
+        return False
+    if DEPTHS.index(record["depth"]) < DEPTHS.index(depth):
         return False
     died = record.get("problem", [""])[0] in ("decoder crashed", "decoder hung")
-    return DEPTHS.index(record["depth"]) >= DEPTHS.index(depth) and (not hashed or "sha256" in record or died)
+    return not hashed or "sha256" in record or died
 
 
 def examine_all(paths: list[str], depth: str, hashed: set[str], file: Path, jobs: int,
                 timeout: float) -> Iterator[tuple[str, dict]]:
-    """(path, record) of every video; those in `hashed` with the sha256 of their content. New records go to `file`."""
-    old, tasks, keys = read_records(file), [], {}
+    """(path, record) of every video. New records are appended to `file`.
+
+    hashed: the paths whose records need the sha256 of the content. jobs: processes. timeout:
+    seconds for one video.
+    """
+    old = read_records(file)
+    tasks: list[Task] = []
+    keys = {}
     for path in paths:
         stat = os.stat(path)
         keys[path] = (path, stat.st_size, stat.st_mtime_ns)
@@ -189,12 +306,20 @@ def examine_all(paths: list[str], depth: str, hashed: set[str], file: Path, jobs
             yield path, record
         else:
             tasks.append((path, depth, path in hashed))
+
     with open(file, "ab+") as out:
-        out.seek(max(0, out.seek(0, os.SEEK_END) - 1))
-        if out.read() not in (b"", b"\n"):
-            out.write(b"\n")                                     # after half a line
+        end_last_line(out)
         for path, record in examine_anew(tasks, jobs, timeout):
-            record = {**dict(zip(("path", "size", "mtime"), keys[path])), "depth": depth, **record}
+            _, size, mtime = keys[path]
+            record = {"path": path, "size": size, "mtime": mtime, "depth": depth, **record}
             out.write(json.dumps(record).encode() + b"\n")
             out.flush()
             yield path, record
+
+
+def end_last_line(out: BinaryIO) -> None:
+    """End the half line that a killed run may leave: the next record must stand on its own."""
+    size = out.seek(0, os.SEEK_END)
+    out.seek(max(0, size - 1))
+    if out.read() not in (b"", b"\n"):
+        out.write(b"\n")
