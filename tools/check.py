@@ -87,15 +87,20 @@ UNUSABLE = {
 
 
 def split_of(name: str) -> str:
-    """The number of the split that a list belongs to: "1" of "train1", "" of "val"."""
+    """The number of the split that a list belongs to.
+
+    >>> split_of("train1"), split_of("val")
+    ('1', '')
+    """
     return name.removeprefix("train").removeprefix("val")
 
 
 # --- lists ----------------------------------------------------------------------------------------
 def read_lists(folder: Path, options: argparse.Namespace, findings: Findings) -> Lists:
-    """Every list of every split that there is; one that is refused becomes a finding.
+    """Every list of every split that there is, as eval.py would read it.
 
-    Raises FileNotFoundError where there is no list at all.
+    A list that is refused becomes a finding, and the others are read. Raises FileNotFoundError
+    where there is no list at all.
     """
     if not options.list and needs_split(folder) and not class_folders(folder):
         raise FileNotFoundError(f"{folder}: neither lists (train.txt, val.txt) nor a folder per "
@@ -132,17 +137,24 @@ def lists_to_read(folder: Path, options: argparse.Namespace) -> list[tuple[str, 
 
 
 def is_expected(folder: Path, side: str, split: str) -> bool:
-    """Whether a list that cannot be read is a finding: otherwise the dataset simply has none."""
+    """Whether a list that could not be read should have been readable.
+
+    Some datasets have test lists only, or fewer train lists than test lists: that is no finding.
+    """
     found = find_lists(folder, side)
     if found:
         return split in found
+    # Without lists the classes are folders: those of all videos, or those of this side.
     return needs_split(folder) or any((folder / name).is_dir() for name in SPLITS[side])
 
 
 # --- files ----------------------------------------------------------------------------------------
 def check_files(lists: Lists, folder: Path, options: argparse.Namespace, findings: Findings
                 ) -> dict[str, dict]:
-    """Find what is wrong with the files. -> path -> record (checks/videos.py) of those opened"""
+    """Find what is wrong with the files that the lists name.
+
+    -> path -> record (checks/videos.py) of every video that was opened
+    """
     where = names_of_lists(lists)
     there = [path for path in where if os.path.exists(path)]
     sizes = {path: os.path.getsize(path) for path in there if not os.path.isdir(path)}
@@ -155,6 +167,7 @@ def check_files(lists: Lists, folder: Path, options: argparse.Namespace, finding
     # Only files of one size can have one content. Folders of JPEGs have no size: not hashed.
     times = Counter(sizes.values())
     hashed = {path for path, size in sizes.items() if times[size] > 1}
+    # A folder of JPEGs is opened too.
     todo = [path for path in there if sizes.get(path) != 0]
     file = Path(options.out) / "checked.jsonl"
     records = examine_all(todo, options.decode, hashed, file, options.jobs, options.timeout)
@@ -178,11 +191,16 @@ def names_of_lists(lists: Lists) -> dict[str, list[str]]:
 
 def find_missing(where: dict[str, list[str]], there: set[str], folder: Path, findings: Findings
                  ) -> None:
-    """Videos that are not at their paths; files of the same stem in the whole folder are named."""
+    """Videos that are not at their paths.
+
+    Files of the same stem are named, wherever they are in the dataset's folder: one was not taken
+    if there are several, or if only the capitals differ.
+    """
     missing = [path for path in where if path not in there]
     if not missing:
         return
 
+    # The folder is walked only now: a complete dataset of a million videos need not wait for it.
     stems: dict[str, list[str]] = defaultdict(list)
     for parent in folders_of_videos(str(folder)):
         for name in os.listdir(parent):
@@ -198,7 +216,11 @@ def find_missing(where: dict[str, list[str]], there: set[str], folder: Path, fin
 
 
 def judge_record(path: str, record: dict, names: list[str], findings: Findings) -> None:
-    """Turn what was seen of a video into findings. names: the lists that it stands in."""
+    """Turn what was seen of a video into findings.
+
+    names: the lists that it stands in. A video with a problem has no other finding: what its header
+    says may be wrong.
+    """
     if "problem" in record:
         kind, what = record["problem"]
         findings.add(kind, f"{path}: {what}", names, [path])
@@ -218,6 +240,7 @@ def write_lists(out: Path, lists: Lists, unusable: set[str], drop: set[tuple[str
     unusable: paths to leave out. drop: (list, line) to leave out. A list without a good video is
     not written.
     """
+    # Those of an earlier run, which may have had other splits.
     for file in [*out.glob("train*.txt"), *out.glob("val*.txt"), *out.glob("classes*.csv")]:
         file.unlink()
 
@@ -228,6 +251,7 @@ def write_lists(out: Path, lists: Lists, unusable: set[str], drop: set[tuple[str
             if video[0] not in unusable and (name, line) not in drop:
                 good.append(video)
         if good:
+            # It writes classes.csv; each split may have class names of its own.
             write_split(out, name, good, classes)
             (out / "classes.csv").replace(out / f"classes{split_of(name)}.csv")
             lengths[name] = len(good)
@@ -258,6 +282,7 @@ def summary(findings: Findings) -> str:
         lines += ["", f"{len(entries)} x {kind}: {advice}"]
         for entry in entries[:EXAMPLES]:
             line = f"    {', '.join(entry['lists'])}: {entry['what']}"
+            # A finding about a class says nothing of single videos: give one to look at.
             videos = entry["videos"]
             if videos and videos[0] not in entry["what"]:
                 line += f"; for one {videos[0]}"
@@ -268,7 +293,10 @@ def summary(findings: Findings) -> str:
 
 
 def training_command(data: str, out: Path, lengths: dict[str, int]) -> str:
-    """The command that trains on the first split with both good lists; "" without one."""
+    """The command that trains on the good lists of the first split that has both.
+
+    "" if there is no such split.
+    """
     for name in lengths:
         split = split_of(name)
         if name.startswith("train") and f"val{split}" in lengths:
@@ -316,7 +344,10 @@ def refuse_foreign(out: Path) -> None:
 
 
 def check(options: argparse.Namespace) -> int:
-    """All checks, from the quick ones to the slow one. -> exit status"""
+    """All checks, from the quick ones to the slow one. -> exit status
+
+    Raises ValueError or OSError for what keeps it from checking anything.
+    """
     out = Path(options.out)
     folder = find_folder(options.data, options.data_root)
     findings = Findings()
@@ -330,6 +361,8 @@ def check(options: argparse.Namespace) -> int:
     for name, (videos, classes) in lists.items():
         print(f"{name}: {len(videos)} videos, {len(classes)} classes")
 
+    # A video may be in the train list of one split and in the val list of another: only what
+    # stands twice in one split is wrong.
     seen = check_files(lists, folder, options, findings)
     drop: set[tuple[str, int]] = set()
     for split in dict.fromkeys(split_of(name) for name in lists):
@@ -353,6 +386,7 @@ def check(options: argparse.Namespace) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """-> exit status: 0 nothing found, 1 findings, 130 after Ctrl-C"""
     with one_line_errors("tools/check.py"):
         try:
             return check(parse(argv))

@@ -1,22 +1,26 @@
 """
-Re-encode a dataset, once, so that training decodes it several times as fast; and measure by how much.
+Re-encode a dataset, once, so that training decodes it several times as fast; measure by how much.
 
-    python tools/prepare.py SRC DST                         # every video below SRC -> the same path below DST, .mp4
+    python tools/prepare.py SRC DST        # every video below SRC -> the same path below DST, .mp4
     python tools/prepare.py SRC DST --jobs 16 --clips-per-second 300
     python train.py --data-root DST
 
-Training takes 8 frames from all over a video, and for each the decoder works through all since the keyframe before. So:
-a keyframe every 12 frames, H.264 that is cheap to decode (-tune fastdecode), short side 256 (never enlarged), upright,
-no sound. Every frame that decodes is kept, in order. Lists (.txt, .csv, .json in SRC and its folders) are copied; mote
-finds the videos they name by their stem. Folders of JPEGs are not copied: those are cheap to decode.
-SRC is only read. A file appears in DST whole or not at all, and the same command goes on where a run was stopped. What
-ffmpeg cannot do is in DST/failed.txt, and the exit status is 1. Needs the ffmpeg program, with libx264.
+Training takes 8 frames from all over a video, and for each of them the decoder works through all
+frames since the keyframe before it. So a prepared video has a keyframe every 12 frames, H.264 that
+is cheap to decode (-tune fastdecode), a short side of 256 (never enlarged), upright pictures and no
+sound. Every frame that decodes is kept, in order.
+
+Lists (.txt, .csv, .json in SRC and its folders) are copied; mote finds the videos that they name by
+their stems. Folders of JPEGs are not copied: they are cheap to decode as they are.
+
+SRC is only read. A file appears in DST whole or not at all, and after a run was stopped the same
+command goes on. What ffmpeg cannot do is written to DST/failed.txt, and the exit status is 1. Needs
+the ffmpeg program, with libx264.
 """
 import argparse
 import contextlib
 import errno
 import fcntl
-import itertools
 import json
 import math
 import os
@@ -30,71 +34,116 @@ import time
 from collections.abc import Iterator
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from typing import NamedTuple, TextIO
 
 import torch
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from mote.data import (  # noqa: E402
-    TrainingClips,
-    Undecodable,
-    require_decoder,  # noqa: E402
-)
+from mote.data import TrainingClips, Undecodable, require_decoder  # noqa: E402
 from mote.datasets.folders import VIDEO_ENDINGS  # noqa: E402
 from mote.runtime.errors import one_line_errors  # noqa: E402
 from mote.runtime.options import plain_errors  # noqa: E402
 
-FAILED, SETTINGS, TEMPORARY = "failed.txt", "prepare.json", ".prepare-"                # what we write beside the videos
-FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
-T, SIZE = 8, 224                                                 # of the clips measured: the paper's
-FLAGS = {"short-side": (256, 2, 8192, "pixels, even; smaller videos keep theirs"),     # default, least, most
-         "gop": (12, 1, 1000, "most frames from keyframe to keyframe"),
-         "crf": (23, 1, 51, "x264's quality, 1 the best"),
-         "jobs": (os.cpu_count() or 1, 1, 1024, "files at once, each on one core"),
-         "measure": (32, 0, 10**6, "files whose decoding is measured"),
-         "clips-per-second": (144, 1, 10**6, "what training takes: batch x steps/s")}
+# What we write beside the videos: two files, and temporary files whose names begin with the third.
+FAILED = "failed.txt"
+SETTINGS = "prepare.json"
+TEMPORARY = ".prepare-"
+LIST_ENDINGS = (".txt", ".csv", ".json")
+
+FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))    # what ffmpeg says of a full disk
+T, SIZE = 8, 224                                 # of the clips measured: the paper's
+EPOCHS = 3                                       # measured; the first only fills the disk's cache
 
 
-def find(folder: Path, above: frozenset[str]) -> Iterator[Path]:
-    """Video files below a folder, but hidden ones. Links are followed, except into one of the folders above."""
-    real = os.path.realpath(folder)
-    for name in sorted(os.listdir(folder)) if real not in above else ():
-        if os.path.isdir(folder / name) and name[0] != ".":
-            yield from find(folder / name, above | {real})
-        elif name.lower().endswith(VIDEO_ENDINGS) and name[0] != ".":
-            yield folder / name
+class Flag(NamedTuple):
+    """A whole number that may be given on the command line."""
+    default: int
+    least: int
+    most: int
+    help: str
 
 
+FLAGS = {
+    "short-side": Flag(256, 2, 8192, "pixels, even; smaller videos keep theirs"),
+    "gop": Flag(12, 1, 1000, "most frames from keyframe to keyframe"),
+    "crf": Flag(23, 1, 51, "x264's quality, 1 the best"),
+    "jobs": Flag(os.cpu_count() or 1, 1, 1024, "files at once, each on one core"),
+    "measure": Flag(32, 0, 10**6, "files whose decoding is measured"),
+    "clips-per-second": Flag(144, 1, 10**6, "what training takes: batch x steps/s"),
+}
+
+
+# --- what there is to do --------------------------------------------------------------------------
 def plan(src: Path, dst: Path) -> tuple[dict[Path, Path], dict[Path, Path]]:
-    """Target -> source, of videos and of lists. Raises ValueError for two sources of one target."""
+    """Target -> source, of videos and of lists.
+
+    Raises ValueError where there is no video, and for two sources of one target.
+    """
     videos: dict[Path, Path] = {}
-    for video in find(src, frozenset({os.path.realpath(dst)})):
+    for video in find_videos(src, frozenset({os.path.realpath(dst)})):
         target = dst / video.relative_to(src).with_suffix(".mp4")
         if target in videos:
             raise ValueError(f"{videos[target]} and {video} would both become {target}: rename one")
         videos[target] = video
     if not videos:
         raise ValueError(f"{src}: no videos below it (endings: {' '.join(VIDEO_ENDINGS)})")
-    return videos, {dst / file.relative_to(src): file for file in (*src.glob("*.*"), *src.glob("*/*.*"))
-                    if file.suffix.lower() in (".txt", ".csv", ".json") and file.is_file()
-                    and not re.search(r"(^|/)\.", str(file.relative_to(src)))
-                    and file.name not in (FAILED, SETTINGS)}     # SRC may be the DST of another run
+
+    lists: dict[Path, Path] = {}
+    for file in [*src.glob("*.*"), *src.glob("*/*.*")]:
+        name = file.relative_to(src)
+        hidden = any(part.startswith(".") for part in name.parts)
+        ours = file.name in (FAILED, SETTINGS)                   # SRC may be the DST of another run
+        if name.suffix.lower() in LIST_ENDINGS and file.is_file() and not hidden and not ours:
+            lists[dst / name] = file
+    return videos, lists
 
 
-def open_folder(dst: Path, parents: set[Path], settings: str):
-    """Make DST and the folders in it; remove what a killed run left. -> DST/prepare.json, a lock while it is open."""
+def find_videos(folder: Path, above: frozenset[str]) -> Iterator[Path]:
+    """Video files below a folder, but hidden ones.
+
+    Links are followed, except into one of the folders above (real paths): that would never end.
+    Two links to one folder give its videos twice, as train and val may share one.
+    """
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    for name in sorted(os.listdir(folder)):
+        if name.startswith("."):
+            continue
+        if os.path.isdir(folder / name):
+            yield from find_videos(folder / name, above | {real})
+        elif name.lower().endswith(VIDEO_ENDINGS):
+            yield folder / name
+
+
+def open_folder(dst: Path, parents: set[Path], settings: str) -> TextIO:
+    """Make DST and the folders in it, and remove what a killed run left.
+
+    parents: the folders of all targets, DST among them. settings: those that change the videos; one
+    folder has one kind. -> DST/prepare.json, which is a lock on the folder as long as it is open.
+    Raises ValueError or OSError for a folder that must not be written to.
+    """
     for parent in parents:
-        if os.path.realpath(parent) != os.path.normpath(os.path.join(os.path.realpath(dst), parent.relative_to(dst))):
-            raise ValueError(f"{parent} is a link or below one: what it leads to might be written over")
+        expected = os.path.join(os.path.realpath(dst), parent.relative_to(dst))
+        if os.path.realpath(parent) != os.path.normpath(expected):
+            raise ValueError(f"{parent} is a link or below one: "
+                             "what it leads to might be written over")
+
     dst.mkdir(parents=True, exist_ok=True)
     file = open(dst / SETTINGS, "a+", encoding="utf-8")
-    if (before := (dst / SETTINGS).read_text(encoding="utf-8")) not in ("", settings):
-        raise ValueError(f"{dst} was prepared with {before[:200]}, not {settings}: choose another folder")
+    before = (dst / SETTINGS).read_text(encoding="utf-8")
+    if before not in ("", settings):
+        raise ValueError(f"{dst} was prepared with {before[:200]}, not {settings}: "
+                         "choose another folder")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise BlockingIOError(f"{dst}: another run is preparing it") from None
-    print("" if before else settings, end="", file=file, flush=True)
+    if not before:
+        file.write(settings)
+        file.flush()
+
     for parent in parents:
         parent.mkdir(parents=True, exist_ok=True)
         for left in parent.glob(f"{TEMPORARY}*"):
@@ -102,151 +151,289 @@ def open_folder(dst: Path, parents: set[Path], settings: str):
     return file
 
 
-def find_ffmpeg() -> list[str]:
-    """Options that keep every frame, as this version spells them. Raises OSError: no ffmpeg, or one without x264."""
-    if not (program := shutil.which("ffmpeg")):
-        raise OSError("there is no ffmpeg program on the PATH: apt-get install ffmpeg, or brew install ffmpeg")
-    encoders, options = (subprocess.run(["ffmpeg", *what], stdin=subprocess.DEVNULL, capture_output=True).stdout
-                         for what in (["-encoders"], ["-h", "long"]))
-    if b" libx264 " not in encoders:
-        raise OSError(f"{program} was built without libx264: install another, such as the system's")
-    mode = "-fps_mode" if b"-fps_mode" in options else "-vsync"                                # renamed in FFmpeg 5.1
-    return ["-enc_time_base", "1:90000", mode, "passthrough"]
-
-
-def ffmpeg(*arguments: str) -> tuple[int, list[str]]:
-    """Run it, without a shell. -> number of frames it decoded, its errors. Raises OSError with its last one."""
-    done = subprocess.run(["ffmpeg", "-nostdin", "-hide_banner", "-nostats", "-v", "level+verbose", *arguments],
-                          stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    said = done.stderr.decode(errors="replace")
-    errors = re.findall(r"^(?:\[\S+ @ \S+\] )*\[(?:error|fatal|panic)\] (?!Conversion failed)(.*)", said, re.M)
-    full = [error for error in errors if any(reason in error for reason in FULL)]
-    if full or done.returncode:
-        raise OSError((full or errors or [f"ffmpeg ended with status {done.returncode}"])[-1])
-    return int((re.findall(r"(\d+) frames decoded", said) or [0])[0]), errors
+def open_failures(dst: Path) -> TextIO:
+    """DST/failed.txt, empty. Each line is written at once; names may hold any bytes."""
+    return open(dst / FAILED, "w", buffering=1, encoding="utf-8", errors="surrogateescape")
 
 
 @contextlib.contextmanager
 def whole(target: Path) -> Iterator[Path]:
     """A temporary file beside the target, which becomes the target if no exception comes."""
-    temporary = target.with_name(f"{TEMPORARY}{os.getpid()}-{threading.get_ident()}.mp4")
+    unique = f"{os.getpid()}-{threading.get_ident()}"
+    temporary = target.with_name(f"{TEMPORARY}{unique}.mp4")
     try:
         yield temporary
         with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())                              # or a power cut could leave the name without the bytes
+            os.fsync(file.fileno())              # or a power cut could leave a name without bytes
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def encode(src: Path, dst: Path, options: argparse.Namespace, keep_all: list[str]) -> tuple[str, str]:
-    """One video -> why it failed or "", what ffmpeg complained of or "". Raises OSError where the disk is full."""
-    w, h = (f"2*min(trunc({side}/2)\\,round({side}*{options.short_side}/min(iw\\,ih)/2))" for side in ("iw", "ih"))
-    # Timestamps that repeat, run back, or that a coarse clock makes equal, would cost frames: let them increase.
-    filters = f"scale={w}:{h},settb=1/90000,setpts=if(N\\,max(PTS-STARTPTS\\,PREV_OUTPTS+1)\\,0)"
+def copy_lists(lists: dict[Path, Path]) -> None:
+    """Copy each list that is not in DST, or is older there. lists: target -> source
+
+    Paths in a list are relative and stay right, whatever the ending of the videos. Absolute ones
+    would train on the originals: that is worth a warning.
+    """
+    for target, file in lists.items():
+        if target.exists() and target.stat().st_mtime >= file.stat().st_mtime:
+            continue
+        with whole(target) as temporary:
+            shutil.copy2(file, temporary)        # its time too: an edited copy stays
+        if re.search(rb"^\s*/", file.read_bytes(), re.M):
+            print(f"warning: {target} holds absolute paths, which still lead to the originals",
+                  file=sys.stderr)
+
+
+# --- ffmpeg ---------------------------------------------------------------------------------------
+def find_ffmpeg() -> list[str]:
+    """Options that keep every frame, as this version of ffmpeg spells them.
+
+    Raises OSError: there is no ffmpeg, or one without x264.
+    """
+    program = shutil.which("ffmpeg")
+    if not program:
+        raise OSError("there is no ffmpeg program on the PATH: apt-get install ffmpeg, "
+                      "or brew install ffmpeg")
+    if b" libx264 " not in ffmpeg_prints("-encoders"):
+        raise OSError(f"{program} was built without libx264: install another, "
+                      "such as the system's")
+    renamed = b"-fps_mode" in ffmpeg_prints("-h", "long")        # in FFmpeg 5.1
+    mode = "-fps_mode" if renamed else "-vsync"
+    return ["-enc_time_base", "1:90000", mode, "passthrough"]
+
+
+def ffmpeg_prints(*arguments: str) -> bytes:
+    """What ffmpeg says about itself, on its standard output."""
+    done = subprocess.run(["ffmpeg", *arguments], stdin=subprocess.DEVNULL, capture_output=True)
+    return done.stdout
+
+
+def ffmpeg(*arguments: str) -> tuple[int, list[str]]:
+    """Run ffmpeg, without a shell. -> number of frames that it decoded, its errors
+
+    Raises OSError with its last error if it fails, or if the disk is full: old versions end with
+    status 0 nevertheless.
+    """
+    command = ["ffmpeg", "-nostdin", "-hide_banner", "-nostats", "-v", "level+verbose", *arguments]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE)
+    said = done.stderr.decode(errors="replace")
+    # "[mp4 @ 0x1] [error] ...", but not the summary of those before it.
+    errors = re.findall(r"^(?:\[\S+ @ \S+\] )*\[(?:error|fatal|panic)\] (?!Conversion failed)(.*)",
+                        said, re.M)
+
+    full = [error for error in errors if tells_of_full_disk(error)]
+    if full:
+        raise OSError(full[-1])
+    if done.returncode:
+        raise OSError(errors[-1] if errors else f"ffmpeg ended with status {done.returncode}")
+    counts = re.findall(r"(\d+) frames decoded", said)
+    frames = int(counts[0]) if counts else 0
+    return frames, errors
+
+
+def tells_of_full_disk(text: str) -> bool:
+    """Whether an error would come again with every other video."""
+    return any(reason in text for reason in FULL)
+
+
+def picture_filters(short_side: int) -> str:
+    """ffmpeg's filters: the short side scaled down and made even, times that increase."""
+    sizes = []
+    for side in ("iw", "ih"):
+        even = f"trunc({side}/2)"
+        scaled = f"round({side}*{short_side}/min(iw\\,ih)/2)"
+        sizes.append(f"2*min({even}\\,{scaled})")
+    # Times that repeat, run back, or that a coarse clock makes equal would cost frames.
+    increasing = "setpts=if(N\\,max(PTS-STARTPTS\\,PREV_OUTPTS+1)\\,0)"
+    return f"scale={sizes[0]}:{sizes[1]},settb=1/90000,{increasing}"
+
+
+def encode(src: Path, dst: Path, options: argparse.Namespace, keep_all: list[str]
+           ) -> tuple[str, str]:
+    """Prepare one video. -> why it failed or "", what ffmpeg complained of or ""
+
+    keep_all: options of find_ffmpeg. Raises OSError where the disk is full.
+    """
+    # One thread each: --jobs files are at work at once. No protocol but files: a name such as
+    # http:x.mp4 is a name.
+    source = ["-y", "-protocol_whitelist", "file", "-threads", "1", "-i", f"file:{src}",
+              "-filter_threads", "1"]
+    pictures_only = ["-map", "0:V:0", "-map_metadata", "-1", "-map_chapters", "-1"]
+    codec = ["-pix_fmt", "yuv420p", "-c:v", "libx264", "-threads", "1", "-g", str(options.gop),
+             "-crf", str(options.crf), "-tune", "fastdecode"]
+    filters = ["-vf", picture_filters(options.short_side)]
     try:
         with whole(dst) as temporary:
-            frames, complaints = ffmpeg(
-                "-y", "-protocol_whitelist", "file", "-threads", "1", "-i", f"file:{src}", "-filter_threads", "1",
-                "-map", "0:V:0", "-map_metadata", "-1", "-map_chapters", "-1", "-vf", filters, *keep_all,
-                "-pix_fmt", "yuv420p", "-c:v", "libx264", "-threads", "1", "-g", str(options.gop),
-                "-crf", str(options.crf), "-tune", "fastdecode", "-f", "mp4", f"file:{temporary}")
-            written, wrong = ffmpeg("-threads", "1", "-i", f"file:{temporary}", *keep_all, "-f", "null", "-")
-            if wrong or written != frames or not frames:         # not the number in the header, which may lie
+            frames, complaints = ffmpeg(*source, *pictures_only, *filters, *keep_all, *codec,
+                                        "-f", "mp4", f"file:{temporary}")
+            # Decoded again, and counted: the number in its header may lie.
+            written, wrong = ffmpeg("-threads", "1", "-i", f"file:{temporary}", *keep_all,
+                                    "-f", "null", "-")
+            if wrong or written != frames or not frames:
                 raise OSError(f"{frames} frames decoded, {written} written {''.join(wrong[-1:])}")
-        return "", f"{frames} frames, {complaints[-1]}" if complaints else ""
     except OSError as error:
-        if any(reason in str(error) for reason in FULL):
+        if tells_of_full_disk(str(error)):
             raise OSError(f"{dst}: {error}") from None
         return " ".join(str(error).split()), ""
 
-
-def measure(pairs: list[tuple[Path, Path]]) -> tuple[int, list[float]]:
-    """(original, prepared) files -> how many decode, clips/s of each: what a worker of the loader does, on one core."""
-    torch.set_num_threads(1)
-    taken = []
-    for pair in pairs:
-        clips, seconds = [TrainingClips([(str(path), 0)], T, SIZE, seed=0) for path in pair], [0.0, 0.0]
-        with contextlib.suppress(Undecodable):
-            for epoch, i in itertools.product(range(3), (0, 1)):                 # in turns: what slows one slows both
-                start = time.perf_counter()
-                if clips[i][epoch, 0]["failed"]:
-                    raise Undecodable(pair[i])
-                seconds[i] += (time.perf_counter() - start) * (epoch > 0)        # at first they are read from the disk
-            taken.append(seconds)
-    return len(taken), [2 * len(taken) / sum(column) for column in zip(*taken)]
+    if complaints:
+        return "", f"{frames} frames, {complaints[-1]}"
+    return "", ""
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = plain_errors(argparse.ArgumentParser(
-        "prepare.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter))
-    parser.add_argument("src", type=Path, metavar="SRC", help="the dataset's folder")
-    parser.add_argument("dst", type=Path, metavar="DST", help="where the prepared one goes")
-    for name, (default, _, _, help) in FLAGS.items():
-        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{help} (default {default})")
-    options = parser.parse_args(argv)
-    for name, (_, least, most, _) in FLAGS.items():
-        value, even = getattr(options, name.replace("-", "_")), name == "short-side"
-        if not least <= value <= most or value % 2 and even:
-            parser.error(f"--{name} must be {least} to {most}{', and even' * even}, got {value}")
-    if not options.src.is_dir():
-        parser.error(f"no folder at {options.src}")
-    real = [os.path.realpath(options.src), os.path.realpath(options.dst)]
-    if os.path.commonpath(real) in real:
-        parser.error(f"SRC {options.src} and DST {options.dst} must not be the same folder or one inside the other")
-    return options
+def encode_all(videos: dict[Path, Path], todo: list[Path], options: argparse.Namespace,
+               keep_all: list[str], failures: TextIO) -> int:
+    """Prepare the videos of the targets in todo. -> how many failed
 
+    videos: target -> source. failures: the open failed.txt, a line for each; it is removed again
+    if none fails.
+    """
+    def encode_to(target: Path) -> tuple[Path, str, str]:
+        return videos[target], *encode(videos[target], target, options, keep_all)
 
-def prepare(options: argparse.Namespace) -> dict:
-    """Everything. -> how many were prepared, there, failed, measured; bytes and clips/s (before, after)."""
-    src, dst, failed = options.src, options.dst, 0
-    (videos, lists), keep_all = plan(src, dst), find_ffmpeg()
-    if options.measure:
-        require_decoder()                                        # now, not after days of work
-    settings = json.dumps({name: getattr(options, name) for name in ("short_side", "gop", "crf")})
-    with open_folder(dst, {dst, *(target.parent for target in (*videos, *lists))}, settings), \
-            open(dst / FAILED, "w", buffering=1, encoding="utf-8", errors="surrogateescape") as failures, \
-            ThreadPool(options.jobs) as pool:
-        for target, file in lists.items():
-            if not target.exists() or target.stat().st_mtime < file.stat().st_mtime:
-                with whole(target) as temporary:
-                    shutil.copy2(file, temporary)                # its time too
-                if re.search(rb"^\s*/", file.read_bytes(), re.M):
-                    print(f"warning: {target} holds absolute paths, which still lead to the originals", file=sys.stderr)
-        todo = [target for target in videos if not target.exists()]
+    failed = 0
+    with ThreadPool(options.jobs) as pool:
         try:
-            results = pool.imap_unordered(lambda t: (videos[t], *encode(videos[t], t, options, keep_all)), todo)
+            results = pool.imap_unordered(encode_to, todo)
             for video, why, complaint in tqdm(results, total=len(todo), unit="video", disable=None):
-                name = str(video.relative_to(src)).replace("\n", "\\n")
+                name = str(video.relative_to(options.src)).replace("\n", "\\n")
                 if why:
                     failed += 1
                     failures.write(f"{name}\t{why}\n")
                 elif complaint:
-                    tqdm.write(f"warning: {name}: ffmpeg complains, but keeps {complaint}", sys.stderr)
+                    tqdm.write(f"warning: {name}: ffmpeg complains, but keeps {complaint}",
+                               sys.stderr)
         except KeyboardInterrupt:
-            raise SystemExit("tools/prepare.py: stopped; the same command goes on from here") from None
+            raise SystemExit("tools/prepare.py: stopped; the same command goes on from here"
+                             ) from None
         finally:
             pool.terminate()
-            pool.join()                                          # the files at work are finished, or cleared away
+            pool.join()                          # the files at work are finished, or cleared away
             if not failed:
-                (dst / FAILED).unlink()
+                (options.dst / FAILED).unlink()
+    return failed
+
+
+# --- how fast it decodes now ----------------------------------------------------------------------
+def measure(pairs: list[tuple[Path, Path]]) -> tuple[int, list[float]]:
+    """(original, prepared) files -> how many of them decode, clips/s of originals and of prepared.
+
+    It does what a worker of the training's loader does, on one core.
+    """
+    torch.set_num_threads(1)
+    taken = []
+    for pair in pairs:
+        with contextlib.suppress(Undecodable):
+            taken.append(time_pair(pair))
+    clips = (EPOCHS - 1) * len(taken)
+    return len(taken), [clips / sum(column) for column in zip(*taken)]
+
+
+def time_pair(pair: tuple[Path, Path]) -> list[float]:
+    """Seconds that the clips of each of two files take. Raises Undecodable.
+
+    By turns: what slows the machine down slows both. In the first epoch, which does not count, the
+    files are read from the disk.
+    """
+    clips = [TrainingClips([(str(path), 0)], T, SIZE, seed=0) for path in pair]
+    seconds = [0.0, 0.0]
+    for epoch in range(EPOCHS):
+        for i in range(2):
+            start = time.perf_counter()
+            if clips[i][epoch, 0]["failed"]:
+                raise Undecodable(pair[i])
+            if epoch > 0:
+                seconds[i] += time.perf_counter() - start
+    return seconds
+
+
+def describe_speed(number: int, rates: list[float], clips_per_second: int) -> str:
+    """Two lines: the rates that were measured on a number of videos, and the cores they mean."""
+    before, after = rates
+    cores = [math.ceil(clips_per_second / rate) for rate in rates]
+    return (f"decoding {T} frames, one core, {number} videos: {before:.1f} clips/s before, "
+            f"{after:.1f} after, {after / before:.2f} times as fast\n"
+            f"{clips_per_second} clips/s need {cores[0]} cores unprepared, {cores[1]} prepared")
+
+
+# --- the command ----------------------------------------------------------------------------------
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line, checked, also for folders that lie one inside the other.
+
+    Raises ValueError for the first mistake.
+    """
+    parser = plain_errors(argparse.ArgumentParser("prepare.py", description=__doc__))
+    parser.add_argument("src", type=Path, metavar="SRC", help="the dataset's folder")
+    parser.add_argument("dst", type=Path, metavar="DST", help="where the prepared one goes")
+    for name, flag in FLAGS.items():
+        parser.add_argument(f"--{name}", type=int, default=flag.default, metavar="N",
+                            help=flag.help)
+    options = parser.parse_args(argv)
+
+    for name, flag in FLAGS.items():
+        value = getattr(options, name.replace("-", "_"))
+        rule = f"{flag.least} to {flag.most}"
+        good = flag.least <= value <= flag.most
+        if name == "short-side":
+            rule += ", and even"
+            good = good and value % 2 == 0
+        if not good:
+            parser.error(f"--{name} must be {rule}, got {value}")
+
+    if not options.src.is_dir():
+        parser.error(f"no folder at {options.src}")
+    # By real paths: a link may lead from one into the other.
+    real = [os.path.realpath(options.src), os.path.realpath(options.dst)]
+    if os.path.commonpath(real) in real:
+        parser.error(f"SRC {options.src} and DST {options.dst} must not be the same folder "
+                     "or one inside the other")
+    return options
+
+
+def prepare(options: argparse.Namespace) -> dict:
+    """Plan, copy the lists, encode the videos, report, measure.
+
+    Whatever may be refused is refused before the first video is encoded. Returns how many videos
+    were prepared, already there, failed and measured; bytes and clips/s are (before, after).
+    """
+    src, dst = options.src, options.dst
+    videos, lists = plan(src, dst)
+    keep_all = find_ffmpeg()
+    if options.measure:
+        require_decoder()                        # now, not after days of work
+    settings = {name: getattr(options, name) for name in ("short_side", "gop", "crf")}
+    parents = {dst, *(target.parent for target in [*videos, *lists])}
+
+    with open_folder(dst, parents, json.dumps(settings)):
+        with open_failures(dst) as failures:
+            copy_lists(lists)
+            todo = [target for target in videos if not target.exists()]
+            failed = encode_all(videos, todo, options, keep_all, failures)
+
+    done = {"prepared": len(todo) - failed, "already there": len(videos) - len(todo),
+            "failed": failed}
+    counts = ", ".join(f"{number} {what}" for what, number in done.items())
+    print(counts, f"({dst / FAILED})" if failed else "")
+
     pairs = [(video, target) for target, video in videos.items() if target.exists()]
-    size = [sum(pair[i].stat().st_size for pair in pairs) for i in (0, 1)]
-    done = {"prepared": len(todo) - failed, "already there": len(videos) - len(todo), "failed": failed}
-    print(", ".join(f"{number} {what}" for what, number in done.items()), f"({dst / FAILED})" if failed else "")
-    print(f"{len(pairs)} videos: {size[0] / 1e6:.1f} MB before, {size[1] / 1e6:.1f} MB after")
-    number, rates = measure(random.Random(0).sample(pairs, min(options.measure, len(pairs))))
+    sizes = [sum(pair[i].stat().st_size for pair in pairs) for i in range(2)]
+    print(f"{len(pairs)} videos: {sizes[0] / 1e6:.1f} MB before, {sizes[1] / 1e6:.1f} MB after")
+
+    # The same ones each time, so that two settings can be compared.
+    drawn = random.Random(0).sample(pairs, min(options.measure, len(pairs)))
+    number, rates = measure(drawn)
     if number:
-        cores = [math.ceil(options.clips_per_second / rate) for rate in rates]
-        print(f"decoding {T} frames, one core, {number} videos: {rates[0]:.1f} clips/s before, {rates[1]:.1f} after, "
-              f"{rates[1] / rates[0]:.2f} times as fast\n"
-              f"{options.clips_per_second} clips/s need {cores[0]} cores unprepared, {cores[1]} prepared")
-    elif options.measure and pairs:
+        print(describe_speed(number, rates, options.clips_per_second))
+    elif drawn:
         print("decoding not measured: no video decodes both before and after")
-    return {**done, "measured": number, "bytes": size, "clips_per_second": rates}
+    return {**done, "measured": number, "bytes": sizes, "clips_per_second": rates}
 
 
 def main(argv: list[str] | None = None) -> dict:
+    """What `prepare` returns, for tests and other scripts."""
     with one_line_errors("tools/prepare.py"):
         return prepare(parse(argv))
 

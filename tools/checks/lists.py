@@ -29,6 +29,10 @@ class Findings(dict):
     """(kind, what) -> {kind, what, lists, videos}. The same in three splits is one finding."""
 
     def add(self, kind: str, what: str, lists: list[str], videos: list[str] = ()) -> None:
+        """Note a finding, or the lists and videos that are new to it.
+
+        kind: one of KINDS in tools/check.py. what: a line for the user. lists: names of lists.
+        """
         entry = {"kind": kind, "what": what, "lists": [], "videos": []}
         entry = self.setdefault((kind, what), entry)
         entry["lists"] += [name for name in lists if name not in entry["lists"]]
@@ -85,7 +89,10 @@ class NameEvidence(NamedTuple):
 
 
 def check_names(videos: Videos, classes: list[str]) -> NameEvidence:
-    """Compare each label with the class names in the folders and stems of its videos."""
+    """Compare each label with the class names in the folders and stems of its videos.
+
+    classes: the class names, by label. Two votes are held, as at the top of this file.
+    """
     keys = [joined(name) for name in classes]
     evidence = NameEvidence({}, [], set(range(len(classes))))
 
@@ -117,7 +124,7 @@ def collect_votes(videos: Videos, keys: list[str], name_of: Callable[[str], str]
         found = classes_in(name_of(path), telling)
         if keys[label] in found:
             votes[label][path] = keys[label]
-        else:
+        else:                                    # the first by the alphabet of the longest
             votes[label][path] = max(sorted(found), key=len, default="")
     return votes
 
@@ -137,7 +144,11 @@ def tell_classes_apart(votes: dict[int, dict[str, str]]) -> bool:
 
 def weigh_votes(label: int, of_label: dict[str, str], keys: list[str], evidence: NameEvidence
                 ) -> None:
-    """Add to the evidence what the votes of one label's videos (path -> joined name) say."""
+    """Add to the evidence what the votes of one label's videos say.
+
+    of_label: path -> joined class name, "" for none. Where neither most videos agree on another
+    class nor half of them on their own, the names tell nothing, and no video is suspected.
+    """
     own = keys[label]
     if any(of_label.values()):
         evidence.silent.discard(label)
@@ -213,7 +224,11 @@ def find_differing_classes(where: str, lists: Lists, findings: Findings) -> None
 
 def find_misnamed_classes(where: str, classes: list[str],
                           misnamed: dict[int, tuple[int, list[str]]], findings: Findings) -> None:
-    """One finding for each misnamed class, or one for all if all are shifted by one number."""
+    """One finding for each misnamed class.
+
+    If all labels are off by one number, list and class file count from different ones: that is one
+    mistake and one finding.
+    """
     shifts = {named - label for label, (named, _) in misnamed.items()}
     if len(misnamed) > 2 and len(shifts) == 1:
         findings.add("misnamed class", f"{len(misnamed)} labels seem shifted by {-shifts.pop()}: "
@@ -285,7 +300,11 @@ def numbered(path: str, name: str) -> bool:
 
 def judge_group(group: tuple[Row, ...], how: str, names: list[str], findings: Findings
                 ) -> set[tuple[str, int]]:
-    """Say what is wrong with rows that are one video. -> (list, line) to do without"""
+    """Say what is wrong with rows that are one video. -> (list, line) to do without
+
+    how: what the rows have in common. names: all lists of the split. Of two labels neither is kept;
+    of train and val, val is; of several lines in one list, the first.
+    """
     paths = list(dict.fromkeys(row.path for row in group))
     labels = sorted({row.label for row in group})
     where = [row.name for row in group]

@@ -36,7 +36,10 @@ Task = tuple[str, str, bool]                     # path, depth, whether its cont
 
 # --- one video ------------------------------------------------------------------------------------
 def examine(path: str, depth: str, hashed: bool) -> dict:
-    """The record of one video file or folder of JPEGs."""
+    """The record of one video file or folder of JPEGs, with its first problem if it has one.
+
+    hashed: whether the record needs the sha256 of the file's content.
+    """
     seen: dict = {}
     problem = None
     try:
@@ -73,9 +76,10 @@ def reason(error: Exception, path: str) -> str:
 
 
 def read_header(path: str, seen: dict) -> list[str] | None:
-    """Note frames, size and duration; compare them with the header's claims. -> the problem
+    """Note frames, size and duration in `seen`; compare them with the header's claims.
 
-    The frames are those that the file holds; they are counted here, not decoded.
+    The frames are those that the file holds: torchcodec counts them without decoding. Returns the
+    problem, [kind, what], or None.
     """
     from torchcodec.decoders import VideoDecoder
 
@@ -121,7 +125,10 @@ def duration_in_header(path: str, header) -> float | None:
 
 
 def read_frames(path: str, depth: str, seen: dict) -> list[str] | None:
-    """Decode the first frame, then as many as the depth asks for. -> the problem"""
+    """Decode the first frame, then as many as the depth asks for. Notes their number in `seen`.
+
+    Returns the problem, [kind, what], or None. Raises Undecodable if the first frame is bad.
+    """
     def first(n: int) -> np.ndarray:
         seen["frames"] = n                       # noted even if this frame does not decode
         return np.zeros(1, dtype=int)
@@ -142,9 +149,10 @@ def read_frames(path: str, depth: str, seen: dict) -> list[str] | None:
 
 
 def frames_to_decode(n: int, depth: str) -> list[np.ndarray]:
-    """Numbers of frames, in groups that are decoded at once.
+    """Which of n frames to decode after the first, in groups that are decoded at once.
 
-    "some": eight from all over the video, as clips take them, and the last one.
+    "some": eight from all over the video, as clips take them, and the last one, which is the first
+    to be missing from a file that was cut off. "all": in groups, as memory may not hold all frames.
     """
     if depth == "some":
         return [np.append(segment_indices(n, T)[0], n - 1)]
@@ -192,6 +200,7 @@ class Worker:
         theirs.close()                           # so that its death is the end of the pipe
 
     def give(self, task: Task, timeout: float) -> None:
+        """Send it a task, to be answered within `timeout` seconds."""
         self.path = task[0]
         self.late = time.monotonic() + timeout
         self.connection.send(task)
@@ -211,6 +220,7 @@ class Worker:
         return False, {"problem": ["decoder hung", f"no answer in {timeout:g} s"], "limit": timeout}
 
     def send_home(self) -> None:
+        """Let it end by itself: there is nothing more to do."""
         self.connection.send(None)
         self.process.join(1)
 
@@ -220,7 +230,12 @@ class Worker:
 
 
 def examine_anew(tasks: list[Task], jobs: int, timeout: float) -> Iterator[tuple[str, dict]]:
-    """(path, record) of every task, as they come. A worker that dies or hangs is replaced."""
+    """(path, record) of every task, as they come. A worker that dies or hangs is replaced.
+
+    jobs: workers at once. timeout: seconds for one video. Whatever ends this, also Ctrl-C or a
+    caller that stops to ask for more, no worker is left behind.
+    """
+    # fork starts at once; elsewhere it is missing or not safe.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     todo = iter(tasks)
     busy: list[Worker] = []
@@ -239,6 +254,7 @@ def examine_anew(tasks: list[Task], jobs: int, timeout: float) -> Iterator[tuple
         for _ in range(jobs):
             give_next(None)
         while busy:
+            # Sleep until an answer comes, a worker dies (the end of its pipe), or one is late.
             soonest = min(worker.late for worker in busy)
             connections = [worker.connection for worker in busy]
             ready = wait(connections, max(0, soonest - time.monotonic()))
@@ -279,7 +295,11 @@ def read_records(file: Path) -> dict[tuple, dict]:
 
 
 def reusable(record: dict, depth: str, hashed: bool, timeout: float) -> bool:
-    """Whether a record answers what is asked now."""
+    """Whether a record answers what is asked now.
+
+    depth: how much must have been decoded at least. hashed: whether it must have a sha256. A video
+    that crashed or hung has none; opening it anew would end in the same way.
+    """
     if record.get("limit", timeout) < timeout:                   # it hung, and may have longer now
         return False
     if DEPTHS.index(record["depth"]) < DEPTHS.index(depth):
