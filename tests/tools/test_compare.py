@@ -1,5 +1,5 @@
 """
-tools/compare.py and tools/trade_off.py: the numbers by hand and by the paper's tables, refusals, broken inputs.
+tools/compare.py, on two files and on four: the numbers by hand and by the paper's tables, refusals, broken inputs.
 
 Must be true: only results of one protocol are compared, unless asked; swapping A and B changes the sign and nothing
 else; the rows of Table 4 come back to the printed digit; whatever a file holds, the answer is a table or one line and
@@ -21,7 +21,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tools import compare, trade_off
+from tools import compare
+from tools.comparing import paired_difference, trade_off
 
 ROOT = Path(__file__).parents[2]
 RIGHT, WRONG, FAILED = [0, 1, 2, 3, 4], [4, 3, 2, 1, 0], []                  # best classes where the label is 0
@@ -62,15 +63,15 @@ def write(folder, **results) -> list[str]:
     return [str(file) for file in files]
 
 
-def run(tool, *args) -> tuple:
+def run(*args) -> tuple:
     """(what main returned, what it printed); an exit must have status 2 and one line: then (None, that line)."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            return tool.main(list(args)), out.getvalue()
+            return compare.main(list(args)), out.getvalue()
         except SystemExit as end:
             line = err.getvalue()
-            assert end.code == 2 and line.startswith(f"tools/{Path(tool.__file__).name}: error: ")
+            assert end.code == 2 and line.startswith("tools/compare.py: error: ")
             assert len(line.splitlines()) == 1
             return None, line
 
@@ -78,7 +79,7 @@ def run(tool, *args) -> tuple:
 @pytest.fixture
 def versus(tmp_path):
     """versus(A, B, flags ...) -> the table and the output of compare.py on two results."""
-    return lambda a, b, *flags: run(compare, *write(tmp_path, a=a, b=b), "--samples", "200", *flags)
+    return lambda a, b, *flags: run(*write(tmp_path, a=a, b=b), "--samples", "200", *flags)
 
 
 # --- compare: the numbers ------------------------------------------------------------------------------------------
@@ -95,24 +96,24 @@ def test_ten_videos_by_hand(versus):
 @pytest.mark.parametrize("only_a, only_b, p", [(0, 0, 1), (5, 0, 2 / 32), (1, 4, 12 / 32), (3, 3, 1),
                                                (10, 2, 2 * (1 + 12 + 66) / 4096)])
 def test_mcnemar_by_hand(only_a, only_b, p):
-    assert compare.mcnemar(only_a, only_b) == p
+    assert paired_difference.mcnemar(only_a, only_b) == p
 
 
 @given(st.integers(0, 10).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n))))
 def test_mcnemar_is_the_share_of_coin_throws_as_uneven(throws):
     n, heads = throws
     uneven = [abs(2 * sum(coins) - n) >= abs(2 * heads - n) for coins in itertools.product((0, 1), repeat=n)]
-    assert compare.mcnemar(heads, n - heads) == sum(uneven) / len(uneven)
+    assert paired_difference.mcnemar(heads, n - heads) == sum(uneven) / len(uneven)
 
 
 def test_mcnemar_of_thousands_neither_overflows_nor_vanishes():
-    assert 0 < compare.mcnemar(300, 700) < 1e-30 and 0.02 < compare.mcnemar(9850, 10170) < 0.03
+    assert 0 < paired_difference.mcnemar(300, 700) < 1e-30 and 0.02 < paired_difference.mcnemar(9850, 10170) < 0.03
 
 
 def test_the_interval_is_the_normal_one_where_videos_are_many():
     """2,000 videos: mean +- 1.96 standard errors, to a tenth of its half-width."""
     wins = np.array([1] * 300 + [-1] * 200 + [0] * 1500)
-    low, high = compare.interval(wins, np.ones_like(wins), 4000, 0)
+    low, high = paired_difference.interval(wins, np.ones_like(wins), 4000, 0)
     half = 196 * wins.std() / len(wins) ** 0.5
     assert abs(low - (5 - half)) < half / 10 and abs(high - (5 + half)) < half / 10
 
@@ -134,7 +135,7 @@ def test_swapping_a_and_b_flips_the_sign_exactly(splits, seed):
     with tempfile.TemporaryDirectory() as folder:
         a, b = write(folder, a=sides[0], b=sides[1])
         flags = ("--samples", "100", "--seed", str(seed))
-        one, other = run(compare, a, b, *flags)[0], run(compare, b, a, *flags)[0]
+        one, other = run(a, b, *flags)[0], run(b, a, *flags)[0]
     assert one.keys() == other.keys()
     for name, row in one.items():
         swapped = other[name]
@@ -184,8 +185,8 @@ def test_videos_of_one_name_and_class_are_paired_in_the_order_of_their_paths(ver
 
 def test_pairs_stand_in_an_order_that_no_hash_seed_changes():
     """Else the same seed would draw other videos in another process."""
-    split = compare.keyed({"per_video": rows("rw" * 20)[::-1]}, "modulated")
-    pairs, _ = compare.pair(split, split, 1)
+    split = paired_difference.keyed({"per_video": rows("rw" * 20)[::-1]}, "modulated")
+    pairs, _ = paired_difference.pair(split, split, 1)
     assert len(pairs) == 40 and pairs == sorted(pairs)
 
 
@@ -347,8 +348,8 @@ NUMBER = r"\d+\.\d(?: ±\d\.\d)?"
 
 @pytest.fixture
 def traded(tmp_path):
-    """traded(results, flags ...) -> (HM_ZS, trade-off) and the output of trade_off.py."""
-    return lambda results, *flags: run(trade_off, *write(tmp_path, **results), *flags)
+    """traded(results, flags ...) -> (HM_ZS, trade-off) and the output of compare.py --trade-off."""
+    return lambda results, *flags: run("--trade-off", *write(tmp_path, **results), *flags)
 
 
 def test_the_table_of_the_papers_numbers_shows_them_twice(traded):
@@ -402,7 +403,36 @@ def test_gamma_says_nothing_without_modulation(traded):
     assert "warning" not in traded(four(hmdb51={"gamma": 0.1}), "--score", "plain")[1]
 
 
-# --- broken inputs, both tools -------------------------------------------------------------------------------------
+# --- two files or four ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("arguments, says", [
+    ("", "a comparison takes exactly two files, A.json B.json (four go with --trade-off), got 0"),
+    ("k400", "exactly two files, A.json B.json (four go with --trade-off), got 1"),
+    ("k400 ucf101 hmdb51 k600", "exactly two files, A.json B.json (four go with --trade-off), got 4"),
+    ("--trade-off", "--trade-off takes exactly four files, K400.json UCF101.json HMDB51.json K600.json, got 0"),
+    ("--trade-off k400 k400", "exactly four files, K400.json UCF101.json HMDB51.json K600.json, got 2"),
+    ("--trade-off k400 ucf101 hmdb51 k600 k600",
+     "exactly four files, K400.json UCF101.json HMDB51.json K600.json, got 5"),
+    ("--trade-off k400 ucf101 hmdb51 k600 --top 1", "--trade-off goes with --score alone, got --top"),
+    ("--trade-off k400 ucf101 hmdb51 k600 --anyway", "--trade-off goes with --score alone, got --anyway"),
+    ("--trade-off k400 ucf101 hmdb51 k600 --seed 0 --samples 200",
+     "--trade-off goes with --score alone, got --samples, --seed")])
+def test_what_does_not_go_together_is_one_line_that_says_what_does(arguments, says, tmp_path):
+    files = dict(zip(four(), write(tmp_path, **four())))
+    returned, line = run(*(files.get(word, word) for word in arguments.split()))
+    assert returned is None and line.endswith(f"{says}\n")
+
+
+def test_options_may_stand_anywhere_among_the_files(tmp_path):
+    a, b = write(tmp_path, a=result({"": rows("rrwr")}), b=result({"": rows("rwww")}))
+    straight = run(a, b, "--samples", "200", "--top", "5")
+    assert straight[0] and run(a, "--samples", "200", b, "--top", "5") == run("--samples", "200", "--top", "5", a, b)
+    assert run(a, "--samples", "200", b, "--top", "5") == straight
+    files = write(tmp_path, **four())
+    plain = run("--trade-off", *files, "--score", "plain")
+    assert plain[0] and plain == run(*files[:2], "--score", "plain", *files[2:], "--trade-off")
+
+
+# --- broken inputs, two files and four -----------------------------------------------------------------------------
 def without(*path) -> dict:
     """A valid result of K400 less one key."""
     return change(result({"": rows("rw")}, data="k400"), path, None, delete=True)
@@ -421,11 +451,11 @@ def change(tree, path, value, delete=False):
 
 
 def after(broken, folder) -> list[tuple]:
-    """What both tools do with a file in the first place, the others being valid."""
+    """What is done, of two files and of four, with a file in the first place, the others being valid."""
     good = four()
     one = write(folder, broken=broken, k400=good["k400"])
-    return [run(compare, *one, "--samples", "100"), run(compare, *one[::-1], "--samples", "100"),
-            run(trade_off, one[0], *write(folder, **{name: good[name] for name in ("ucf101", "hmdb51", "k600")}))]
+    return [run(*one, "--samples", "100"), run(*one[::-1], "--samples", "100"),
+            run("--trade-off", one[0], *write(folder, **{name: good[name] for name in ("ucf101", "hmdb51", "k600")}))]
 
 
 VALID = result({"": rows("rw")}, data="k400")
@@ -460,8 +490,8 @@ def test_a_broken_file_is_one_line_that_names_it(name, tmp_path):
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path):
     for place in (tmp_path / "nowhere.json", tmp_path):
-        for tool, count in ((compare, 2), (trade_off, 4)):
-            returned, line = run(tool, *[str(place)] * count)
+        for flags, count in (([], 2), (["--trade-off"], 4)):
+            returned, line = run(*flags, *[str(place)] * count)
             assert returned is None and str(place) in line
 
 
@@ -487,27 +517,25 @@ def test_whatever_a_file_holds_is_a_table_or_one_line(content):
             assert returned or printed                           # `run` has looked at status and line
 
 
-@pytest.mark.parametrize("tool, files", [("compare", ["k400", "k400"]),
-                                         ("trade_off", ["k400", "ucf101", "hmdb51", "k600"])])
-def test_a_tool_runs_from_anywhere_and_without_torch(tool, files, tmp_path):
+@pytest.mark.parametrize("flags, files", [([], ["k400", "k400"]),
+                                          (["--trade-off"], ["k400", "ucf101", "hmdb51", "k600"])])
+def test_the_tool_runs_from_anywhere_and_without_torch(flags, files, tmp_path):
     write(tmp_path, **four())
-    script = f"tools/{tool}.py"
+    script = "tools/compare.py"
     code = (f"import runpy, sys; sys.argv = [{script!r}, *sys.argv[1:]]; "
             f"runpy.run_path({str(ROOT / script)!r}, run_name='__main__'); assert 'torch' not in sys.modules")
-    good = subprocess.run([sys.executable, "-c", code, *(f"{name}.json" for name in files)], cwd=tmp_path,
+    good = subprocess.run([sys.executable, "-c", code, *flags, *(f"{name}.json" for name in files)], cwd=tmp_path,
                           capture_output=True, text=True)
     assert good.returncode == 0 and good.stderr == "" and good.stdout
-    bad = subprocess.run([sys.executable, str(ROOT / script)], cwd=tmp_path, capture_output=True, text=True)
+    bad = subprocess.run([sys.executable, str(ROOT / script), *flags], cwd=tmp_path, capture_output=True, text=True)
     assert bad.returncode == 2 and len(bad.stderr.splitlines()) == 1 and bad.stdout == ""
 
 
-def test_a_name_with_dots_is_whole_and_a_number_in_two_classes_is_two_videos(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    import compare
+def test_a_name_with_dots_is_whole_and_a_number_in_two_classes_is_two_videos():
     rows = [{"video": "catch/Mr._Bean_catch_1.avi", "label": 0, "plain": [0], "modulated": [0]},
             {"video": "a/1.mp4", "label": 1, "plain": [1], "modulated": [1]},
             {"video": "b/1.mp4", "label": 2, "plain": [0], "modulated": [0]}]
     folders = [{**row, "video": row["video"].rpartition(".")[0]} for row in rows]            # the same, as JPEG folders
-    a, b = (compare.keyed({"per_video": each}, "plain") for each in (rows, folders))
-    pairs, left_out = compare.pair(a, b, 1)
+    a, b = (paired_difference.keyed({"per_video": each}, "plain") for each in (rows, folders))
+    pairs, left_out = paired_difference.pair(a, b, 1)
     assert len({name for name, *_ in pairs}) == 3 and not any(left_out.values())
