@@ -1,0 +1,163 @@
+"""
+What the machine can do: its GPUs, its cores, its shared memory, its disk; and a container's limits.
+"""
+import math
+import os
+import resource
+import shutil
+import tempfile
+from argparse import Namespace
+from pathlib import Path
+
+from tools.examinations.findings import Finding, Findings, numbers, size
+
+
+def limit(file: str) -> str:
+    """Of this container (control groups, version 2); "max" for none."""
+    path = Path("/sys/fs/cgroup", file)
+    if path.is_file():
+        return path.read_text()
+    return "max"
+
+
+# --- 1. device ------------------------------------------------------------------------------------
+def device(options: Namespace) -> Findings:
+    """The device that train.py would take, its precision, and a GPU for each rank."""
+    import torch
+
+    from mote.runtime.precision import dtype_for
+    from mote.runtime.ranks import find_ranks
+
+    wanted = options.config.device
+    options.device = torch.device("cpu")                         # if the next line raises
+    options.device = find_ranks(wanted).device
+    precision = dtype_for(options.device, "auto")
+
+    if options.device.type == "cuda":
+        about = torch.cuda.get_device_properties(options.device)
+        yield Finding(precision == "bf16",
+                      f"{about.name}, {size(about.total_memory)}: --precision auto is {precision}",
+                      "it has no bf16, so activations take twice the memory: raise --accumulate",
+                      "warn")
+        count = torch.cuda.device_count()
+        yield Finding(options.ranks <= count, f"{options.ranks} ranks, {count} GPUs",
+                      f"torchrun --nproc-per-node {count}")
+    elif wanted == "auto" and shutil.which("nvidia-smi"):
+        yield Finding(False, f"nvidia-smi is there, but torch {torch.__version__} finds no GPU",
+                      "a torch for the CUDA version that nvidia-smi shows, or unset "
+                      "CUDA_VISIBLE_DEVICES, or --device cpu")
+    else:
+        yield Finding(True, f"{options.device.type}: --precision auto is {precision}")
+
+
+# --- 2. cores -------------------------------------------------------------------------------------
+def available_cores() -> float:
+    """Those that this process may use; a container may have a fraction of one."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+
+    quota = limit("cpu.max")         # "max 100000", or microseconds of work in each so many
+    if quota.startswith("max"):
+        return float(cores)
+    work, period = numbers(quota)
+    return min(float(cores), work / period)
+
+
+def threads_of_a_rank(options: Namespace) -> int:
+    """Where OMP_NUM_THREADS is not set, torchrun gives one thread to each of several ranks."""
+    import torch
+    if options.config.threads:
+        return options.config.threads
+    if options.ranks == 1 or os.environ.get("OMP_NUM_THREADS"):
+        return torch.get_num_threads()
+    return 1
+
+
+def threads(options: Namespace) -> Findings:
+    """Threads of torch, and workers that decode, on the cores that there are."""
+    options.cores = available_cores()
+    cores = options.cores
+    ranks = options.ranks
+    each = threads_of_a_rank(options)
+    share = max(1, int(cores / ranks))
+
+    busy = ranks * each > cores
+    found = f"{cores:g} cores for {ranks} x {each} threads of torch"
+    if busy:
+        found += " (on 2 cores, 2 processes of 2 threads took 15 to 25 times as long as of 1)"
+    advice = f"--threads {share}"
+    if ranks > cores:
+        advice += f" and torchrun --nproc-per-node {int(cores) or 1}"
+    level = "WRONG" if options.device.type == "cpu" else "warn"  # a GPU needs no cores to compute
+    yield Finding(not busy, found, advice, level)
+
+    workers = options.config.workers
+    yield Finding(ranks * workers <= cores, f"{cores:g} cores for {ranks} x {workers} workers",
+                  f"--workers {share}", "warn")
+
+
+# --- 3. shared memory and disk --------------------------------------------------------------------
+def shared_memory(options: Namespace) -> Findings:
+    """Room for the batches in /dev/shm, and for the open files that lie there.
+
+    Each worker leaves two batches there, and one more is in use.
+    """
+    config = options.config
+    workers = config.workers
+    clips = math.ceil(config.batch / options.ranks / config.accumulate)
+    batches = 0
+    if workers:
+        batches = 2 * workers + 1
+    need = options.ranks * batches * clips * config.frames * 3 * options.side**2
+
+    if Path("/dev/shm").is_dir():
+        free = shutil.disk_usage("/dev/shm").free
+        yield Finding(need <= free,
+                      f"/dev/shm: {size(free)} free, {options.ranks} x {workers} workers fill up "
+                      f"to {size(need)}",
+                      f"docker run --shm-size={math.ceil(2 * need / 1e9)}g, a higher --accumulate, "
+                      "or --workers 0")
+
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    yield Finding(soft >= 1024 or soft == resource.RLIM_INFINITY, f"{soft} open files at most",
+                  "ulimit -n 4096", "warn")
+
+
+def disk(options: Namespace) -> Findings:
+    """For the checkpoints kept and the one being written, temporary files, CLIP's weights."""
+    from eval import CACHE
+    config = options.config
+    files = config.keep + 1
+    yield room(config.out or "runs", files * checkpoint_size(options), f"{files} checkpoints",
+               "another --out, or --keep 1", "WRONG")
+    yield room(tempfile.gettempdir(), 1e9, "temporary files", "TMPDIR=FOLDER", "warn")
+    yield room(CACHE.parent, 2e9, "CLIP's weights", "XDG_CACHE_HOME=FOLDER", "warn")
+
+
+def checkpoint_size(options: Namespace) -> int:
+    """Bytes of one checkpoint: weights and AdamW's two moments, 4 bytes each."""
+    import torch
+
+    from mote.clip_backbone import build_visual
+    from mote.temporal_experts import TemporalTransformer
+
+    config = options.config
+    with torch.device("meta"):       # shapes without numbers
+        visual = build_visual(options.clip)
+        temporal = TemporalTransformer(options.clip["embed_dim"], config.layers, config.experts)
+    parameters = [*visual.parameters(), *temporal.parameters()]
+    return 3 * 4 * sum(p.numel() for p in parameters)
+
+
+def room(folder: str | Path, need: float, what: str, advice: str, level: str) -> Finding:
+    """Whether a folder, or the one it will be made in, has room and may be written to."""
+    parents = Path(folder, "_").absolute().parents
+    there = next(parent for parent in parents if parent.exists())
+    free = shutil.disk_usage(there).free
+    ours = os.access(there, os.W_OK)
+
+    closed = "" if ours else ", not ours to write in"
+    found = f"{folder}: {size(free)} free{closed}; {what} need {size(need)}"
+    return Finding(free >= need and ours, found, advice, level)

@@ -1,0 +1,117 @@
+"""
+The memory of a training step: measured with one clip and with two, extrapolated to the batch.
+"""
+import os
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from tools.examinations.findings import Finding, Findings, numbers, size
+from tools.examinations.machine import limit
+
+DOCTOR = Path(__file__).parents[1] / "doctor.py"
+
+
+# --- 1. in a process of its own -------------------------------------------------------------------
+def take_steps(o: Namespace, clips: int) -> tuple[int, int]:
+    """Two training steps, AdamW's included, on random frames.
+
+    Returns their peak of memory and what was free before, in bytes.
+    """
+    import train
+    from tools.bench.steps import frames_for, new_model, peak_memory, torch
+    c = o.config
+    ranks = train.find_ranks(c.device, c.threads)
+    at = Namespace(backbone=c.backbone, device=ranks.device)
+    if ranks.device.type == "cuda":
+        free = torch.cuda.mem_get_info(ranks.device)[0]
+    else:
+        free = free_memory()
+
+    clip = train.load_clip(c.backbone, "")[0].to(at.device)      # its text tower stays there too
+    model = new_model(at, clip.visual, c.layers, c.experts).train()
+    optimizer = train.build_optimizer(model, c)
+    objective = train.Objective(model, c.second_pass)
+    model.visual.set_grad_checkpointing(c.checkpoint_activations)
+
+    for step in range(2):            # from the second on AdamW's moments are there
+        frames = frames_for(at, model, clips, c.frames)
+        labels = torch.zeros(clips, dtype=torch.long)
+        inputs = [frames, labels, *train.draws(c, step, 0)]
+        with train.autocast(at.device, train.dtype_for(at.device, c.precision)):
+            losses = objective(*(tensor.to(at.device) for tensor in inputs))
+        train.L_ALL(*losses, c.weight_merged, c.weight_mse).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return peak_memory(at.device), free
+
+
+def free_memory() -> int:
+    """Bytes that a process on the CPU can have; on macOS, what there is in all."""
+    info = Path("/proc/meminfo")
+    if info.exists():
+        free = 1024 * numbers(info.read_text().partition("MemAvailable:")[2])[0]
+    else:
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+    most = limit("memory.max")
+    if not most.startswith("max"):
+        # What the container's file cache takes, it gives back.
+        cached = numbers(limit("memory.stat").partition("\ninactive_file ")[2])[0]
+        free = min(free, int(most) - int(limit("memory.current")) + cached)
+    return max(0, free)
+
+
+# --- 2. the finding -------------------------------------------------------------------------------
+def memory(options: Namespace) -> Findings:
+    """GPUs have a memory each; the ranks on a CPU share one."""
+    batch = options.config.batch
+    ranks = options.ranks
+    accumulate = options.config.accumulate
+    share, left = divmod(batch, ranks * accumulate)
+    if left:
+        raise ValueError(f"--batch {batch} must be a multiple of ranks x accumulation = {ranks} x "
+                         f"{accumulate}")
+
+    peaks = []
+    for clips in sorted({1, min(2, share)}):
+        done = measure(clips, options.arguments)
+        if done.returncode:
+            yield Finding(False, f"training steps of {clips} clips: {why_it_ended(done)[:300]}",
+                          "fewer --frames, or a smaller --backbone")
+            return
+        peak, free = numbers(done.stdout.splitlines()[-1])
+        peaks.append(peak)
+    one = peaks[0]
+    more = max(0, peaks[-1] - one)   # of each clip beyond the first
+    together = 1 if options.device.type == "cuda" else ranks
+
+    def need(n: int) -> float:
+        return together * (one + more * (batch / ranks / n - 1))
+
+    dividing = [n for n in range(1, batch // ranks + 1) if batch % (ranks * n) == 0]
+    fits = [n for n in dividing if need(n) <= 0.9 * free]        # other programs need some too
+
+    found = f"memory: {together} x {share} clips take {size(need(accumulate))}"
+    if share > 2:
+        found += f", extrapolated from {size(one)} for one, {size(peaks[-1])} for two"
+    found += f"; {size(free)} free"
+    advice = "--checkpoint-activations, fewer --frames, or a smaller --backbone"
+    if fits:
+        advice = f"--accumulate {fits[0]}"
+    yield Finding(accumulate in fits, found, advice)
+
+
+def measure(clips: int, arguments: list[str]) -> subprocess.CompletedProcess:
+    """`take_steps` in a process of its own: a peak of memory is a process's."""
+    command = [sys.executable, str(DOCTOR), "--clips", str(clips), *arguments]
+    return subprocess.run(command, text=True, capture_output=True, timeout=900)
+
+
+def why_it_ended(done: subprocess.CompletedProcess) -> str:
+    """The last line of its errors; one that was killed has left none."""
+    lines = done.stderr.splitlines()
+    if lines and lines[-1]:
+        return lines[-1]
+    return f"signal {-done.returncode}, of which 9 is want of memory"
