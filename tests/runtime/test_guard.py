@@ -33,7 +33,8 @@ from torture.job import flip, same
 import train
 from mote import data, load_model
 from mote.clip_backbone import class_embeddings, load_clip
-from mote.data import Undecodable, decode, jpeg_size
+from mote.data import Undecodable, decode
+from mote.files.decoding import jpeg_size
 from mote.runtime import guard, log, watched_loading
 from mote.runtime import ranks as processes
 from mote.runtime import run_folder as runs
@@ -629,8 +630,8 @@ def test_a_frame_that_is_too_large_by_its_header_is_not_decoded(world, tmp_path,
     monkeypatch.setattr("torchcodec.decoders.decode_jpeg", lambda *_, **__: pytest.fail("decoded"))
     with pytest.raises(Undecodable, match="claims 65535 x 61440 pixels: more than 33554432, not decoded"):
         decode(tmp_path, np.arange)
-    monkeypatch.setattr(data, "read_frames", lambda *_: pytest.fail("decoded"))
-    monkeypatch.setattr(data, "MAX_PIXELS", 48 * 48 - 1)
+    monkeypatch.setattr("mote.files.decoding.read_frames", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("mote.files.decoding.MAX_PIXELS", 48 * 48 - 1)
     with pytest.raises(Undecodable, match="claims 48 x 48 pixels"):
         decode(video, np.arange)
 

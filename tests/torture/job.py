@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import train  # noqa: E402
 from mote import data, toyworld  # noqa: E402
+from mote.files import decoding  # noqa: E402
 from mote.runtime import watched_loading  # noqa: E402
 from mote.runtime.checkpoints import read_checkpoint  # noqa: E402
 
@@ -72,7 +73,7 @@ def with_faults(fault: dict, arguments: list[str]) -> None:
             time.sleep(fault["slow_save"] / 20)
     train.agree, train.Objective.forward = agree_and_do, poisoned_forward
     torch.save = slow_save if "slow_save" in fault else torch_save
-    data.decode_distinct = fatal_decode
+    data.decode_distinct = decoding.decode_distinct = fatal_decode           # of test views, of training clips
     watched_loading.HUNG, watched_loading.POLL = fault.get("hung", watched_loading.HUNG), fault.get("poll", watched_loading.POLL)
     try:
         train.main(arguments)
