@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 MODULES = ("merging", "modulation", "temporal_experts", "clip_backbone", "data", "datasets/lists", "datasets/folders",
            "scoring/protocols")
-NEEDS = {"temporal_experts": ["merging"], "data": ["files/decoding"],
+NEEDS = {"temporal_experts": ["merging"], "data": ["files/decoding"], "clip_backbone": ["files/weights"],
          "datasets/lists": ["datasets/finding_lists", "datasets/parsing_lists", "datasets/published_lists", "datasets/folders"]}        # as their docstrings say
 HEAVY = {"open_clip", "torchvision", "torchcodec", "timm", "ftfy", "regex", "transformers", "PIL", "matplotlib"}
 ALLOWED = {"merging": {"torch"}, "modulation": {"torch"}, "temporal_experts": {"torch"},

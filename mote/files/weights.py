@@ -1,0 +1,152 @@
+"""
+Files that describe a CLIP and fill it: which one is meant, is it safe to load, does it fit.
+
+    read_config(backbone)           an open_clip model config, a .json file
+    check_activation(...)           a tag's weights in a model with another activation are refused
+    find_weights(...)               an open_clip tag (downloaded) or a local file -> the file
+    load_weights(clip, file)        open_clip's, OpenAI's (a plain state dict) or safetensors
+
+The weights themselves are read as plain tensors: no code from a file is ever run. Every mistake is
+a ValueError or OSError of one line that names the flag, the value and the rule.
+
+Copy alone: needs torch and open_clip. Not part of the paper.
+"""
+import json
+import shlex
+import zipfile
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+SIZES = {"input_resolution", "context_length", "vocab_size"}   # no weights, in OpenAI's state dicts
+
+
+# --- the description of an architecture -----------------------------------------------------------
+def read_config(path: Path, backbone: str) -> dict:
+    """open_clip's description of an architecture, from a model config or an open_clip_config.json.
+
+    backbone: what the user asked for, named in the messages. Raises FileNotFoundError, and
+    ValueError for a file that describes no model.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"--backbone {backbone}: no such file")
+    try:
+        config = json.loads(path.read_text())
+        if "model_cfg" in config:                                # an open_clip_config.json
+            preprocess = config.get("preprocess_cfg") or {}
+            config = {**config["model_cfg"], "preprocess_cfg": preprocess}
+
+        towers = all(isinstance(config[key], dict) for key in ("vision_cfg", "text_cfg"))
+        if not towers or not config["embed_dim"]:
+            raise ValueError("vision_cfg and text_cfg must be objects")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"--backbone {backbone}: not an open_clip model config, which has "
+                         "embed_dim, vision_cfg and text_cfg "
+                         f"({type(error).__name__}: {error})") from None
+    return config
+
+
+def activation(config: dict) -> str:
+    """The name of the activation of both towers, of a model config or of a pretrained tag's."""
+    return "QuickGELU" if config.get("quick_gelu") else "GELU"
+
+
+def check_activation(backbone: str, pretrained: str, config: dict, tag: dict) -> None:
+    """Raise ValueError if a tag's weights were trained with another activation than the model's.
+
+    They would load without a word. open_clip has two names for such a model: with -quickgelu at
+    the end, and without. tag: open_clip's description of the pretrained weights.
+    """
+    if activation(tag) == activation(config):
+        return
+    right = backbone.removesuffix("-quickgelu")
+    if tag.get("quick_gelu"):
+        right += "-quickgelu"
+    raise ValueError(f"--backbone {backbone} has {activation(config)}, but --pretrained "
+                     f"{pretrained} was trained with the other activation: use --backbone {right}")
+
+
+# --- which file -----------------------------------------------------------------------------------
+def find_weights(backbone: str, pretrained: str, tag: dict) -> Path:
+    """The weights file of an open_clip tag, which is downloaded, or a local file.
+
+    tag: open_clip's description of the tag, empty if `pretrained` is none of this backbone's.
+    Raises OSError without a network, and ValueError, with the tags there are, for neither.
+    """
+    import open_clip
+
+    if tag:
+        try:
+            return Path(open_clip.download_pretrained(tag))
+        except Exception as error:                               # whatever the hub's client raises
+            raise OSError(f"--pretrained {pretrained}: cannot download it "
+                          f"({type(error).__name__}); fetch the weights where there is a network "
+                          "and pass the file: --pretrained FILE") from None
+
+    if not Path(pretrained).is_file():
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(backbone)) or "none"
+        raise ValueError(f"--pretrained {pretrained}: neither a file nor a tag of {backbone}; "
+                         f"tags: {tags}")
+    return Path(pretrained)
+
+
+# --- its weights ----------------------------------------------------------------------------------
+def load_weights(clip: nn.Module, file: Path) -> None:
+    """Load open_clip, OpenAI (state dict) or safetensors weights. Raises ValueError, with the file.
+
+    OpenAI publishes TorchScript archives, and loading one runs code from it: it is refused before
+    that. A file with `token_ids` holds only some rows of the token embedding: see load_token_rows.
+    """
+    from open_clip.factory import load_state_dict
+
+    if is_torchscript(file):
+        command = ["python", "tools/convert.py", str(file), f"{file.stem}-weights.pt"]
+        raise ValueError(f"--pretrained {file}: a TorchScript archive, as OpenAI publishes them, "
+                         "and loading one runs code from it; if you trust it, convert it once: "
+                         f"{shlex.join(command)}")
+    try:
+        state = load_state_dict(str(file))
+        if "token_ids" in state:
+            load_token_rows(clip, state)
+        else:
+            load_all_names(clip, file)
+    except Exception as error:               # pickle, zip, key and shape errors of three libraries
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"--pretrained {file}: not weights of this architecture, truncated, or "
+                         f"not a plain state dict ({reason[:200]})") from None
+
+
+def is_torchscript(file: str | Path) -> bool:
+    """Was it written by torch.jit.save?
+
+    Read from the zip's table of contents: nothing in the file is loaded or run.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return any(name.split("/")[1:] == ["constants.pkl"] for name in archive.namelist())
+    except Exception:                        # no zip, or a damaged one: weights_only=True decides
+        return False
+
+
+def load_all_names(clip: nn.Module, file: Path) -> None:
+    """Load a file in which no name may be missing, and none too many but OpenAI's SIZES."""
+    from open_clip.factory import load_checkpoint
+
+    found = load_checkpoint(clip, str(file), strict=False)       # open_clip translates some names
+    wrong = [*found.missing_keys, *sorted(set(found.unexpected_keys) - SIZES)]
+    if wrong:
+        raise ValueError(f"{len(wrong)} names are missing or too many: {', '.join(wrong)}")
+
+
+def load_token_rows(clip: nn.Module, state: dict[str, Tensor]) -> None:
+    """Load weights with a small vocabulary, which makes a small file.
+
+    `token_ids` says where in the full table its rows stand. The other rows are zero, and the model
+    remembers which tokens it knows, as clip.token_ids.
+    """
+    clip.token_ids = state.pop("token_ids")
+    rows = state["token_embedding.weight"].float()
+    full = torch.zeros_like(clip.token_embedding.weight)
+    state["token_embedding.weight"] = full.index_copy_(0, clip.token_ids, rows)
+    clip.load_state_dict(state)
