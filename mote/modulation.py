@@ -1,5 +1,5 @@
 """
-Temporal feature modulation: at test time, trust time as much as the test classes resemble the training classes.
+Temporal feature modulation: test classes unlike the training classes get less temporal feature.
 
     rho = exp(-(1 - M(y_t y_f^T)) / gamma) ,    z = e + rho t                       (paper Eq. 11)
 
@@ -44,7 +44,7 @@ def class_similarity(
         y_test_BKD = nearest_classes(x_BD, test_ND.float(), k)
         y_finetune_BKD = nearest_classes(x_BD, finetune_MD.float(), k)
 
-        # First the maximum, then the mean over test neighbours: the other order gives another number.
+        # First the maximum, then the mean over test neighbours: the other order is another number.
         cosine_BKK = y_test_BKD @ y_finetune_BKD.mT
         best_BK = cosine_BKK.amax(dim=-1)
         return best_BK.mean(dim=-1).clamp(max=1)                 # rounding may exceed 1
