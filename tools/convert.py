@@ -27,7 +27,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from mote.clip_backbone import SIZES, is_torchscript  # noqa: E402
-from mote.runtime.authors_format import is_official, to_official  # noqa: E402
+from mote.runtime.authors_format import is_authors, to_authors  # noqa: E402
 from mote.runtime.checkpoints import (  # noqa: E402
     build_model,
     in_our_format,
@@ -81,7 +81,7 @@ def from_authors(checkpoint: dict) -> tuple[dict, str]:
 
 def from_ours(checkpoint: dict) -> tuple[dict, str]:
     """A checkpoint of train.py -> the authors', and what their code must be told about it."""
-    theirs = to_official(checkpoint)
+    theirs = to_authors(checkpoint)
     state = theirs["fusion_model_state_dict"]
     # One mote_fusion_weight per layer, with one number per expert.
     experts = [len(tensor) for name, tensor in state.items() if name.endswith("mote_fusion_weight")]
@@ -107,7 +107,7 @@ def convert(src: Path) -> tuple[dict, str]:
         raise ValueError(f"{src}: plain weights already, which --pretrained takes as they are")
     checkpoint = in_our_format(content, src)
     build_model(checkpoint)                      # raises where the weights do not make a model
-    if is_official(content):
+    if is_authors(content):
         return from_authors(checkpoint)
     return from_ours(checkpoint)
 

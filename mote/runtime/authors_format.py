@@ -1,14 +1,21 @@
 """
-The authors' checkpoint format, to ours and back, bit for bit, so that models can be compared in either code.
+The authors' checkpoint format, to ours and back, bit for bit, so that either code reads a model.
 
     theirs   model_state_dict          visual.* (OpenAI's names) and logit_scale
-             fusion_model_state_dict   the head: each expert apart (mlp.fc_up.i, mlp.fc_dn.i), mote_fusion_weight,
-                                       frame_position_embeddings, and the classes of fine-tuning: spe_cls_feature
+             fusion_model_state_dict   the temporal transformer, each expert apart (mlp.fc_up.i,
+                                       mlp.fc_dn.i), its mote_fusion_weight, the positions
+                                       (frame_position_embeddings), and the class embeddings of
+                                       fine-tuning (spe_cls_feature)
              epoch, optimizer_state_dict
-    ours     model                     experts stacked (E, ...); clip: the architecture, which theirs leaves to a config
+    ours     model                     experts stacked (E, ...)
+             clip                      the architecture, which theirs leaves to a config file
 
-Their mote_fusion_weight is never trained: softmax(0, ..., 0) is the uniform merge of Eq. 6. Their code has OpenAI's ViT
-only, its mean and standard deviation of pixels, and at least one layer; E = 1 is a mixture of one expert there.
+Their mote_fusion_weight is never trained: softmax(0, ..., 0) is the uniform merge of Eq. 6. Their
+code has OpenAI's ViT only, with its mean and standard deviation of pixels, and at least one layer.
+One expert (E = 1) is a mixture of one expert there. What they cannot express raises an error here
+rather than give a file that computes something else in their code.
+
+checkpoints.py reads and writes the files, tools/convert.py is the command. Not part of the paper.
 
 Dimension key   E experts   D embedding   F feed-forward hidden   M fine-tuning classes
 """
@@ -20,110 +27,203 @@ from torch import Tensor
 
 from ..clip_backbone import clip_config
 
-OPENAI = ("ViT-B-16-quickgelu", "ViT-L-14-quickgelu", "ViT-B-32-quickgelu", "ViT-L-14-336-quickgelu")
-OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+OPENAI = ("ViT-B-16-quickgelu", "ViT-L-14-quickgelu", "ViT-B-32-quickgelu",
+          "ViT-L-14-336-quickgelu")
+OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
+OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+
+THEIR_BLOCKS = "transformer.resblocks."
+OUR_BLOCKS = "temporal.blocks."
+THEIR_EXPERT = re.compile(r"transformer\.resblocks\.(\d+)\.mlp\.fc_(up|dn)\.(\d+)\.(weight|bias)")
+
+Stacks = dict[str, dict[int, Tensor]]      # our name of a stack -> its experts, by their number
 
 
-def is_official(checkpoint: object) -> bool:
+def is_authors(checkpoint: object) -> bool:
     """Is it in the authors' format, by its keys?"""
-    return isinstance(checkpoint, dict) and {"model_state_dict", "fusion_model_state_dict"} <= checkpoint.keys()
+    if not isinstance(checkpoint, dict):
+        return False
+    return {"model_state_dict", "fusion_model_state_dict"} <= checkpoint.keys()
 
 
-def from_official(official: dict) -> dict:
-    """The authors' checkpoint -> ours. Raises ValueError for a head without experts or with trained fusion weights."""
-    head, vision = official["fusion_model_state_dict"], official["model_state_dict"]
-    model = {name: tensor.float() for name, tensor in vision.items()
-             if name.startswith("visual.") or name == "logit_scale"}
-    stacks: dict[str, dict[int, Tensor]] = {}
-    for name, tensor in head.items():
-        expert = re.fullmatch(r"transformer\.resblocks\.(\d+)\.mlp\.fc_(up|dn)\.(\d+)\.(weight|bias)", name)
-        if expert:
-            layer, direction, index, kind = expert.groups()
-            direction = {"up": "up", "dn": "down"}[direction]
-            stacks.setdefault(f"temporal.blocks.{layer}.experts.{direction}_{kind}", {})[int(index)] = tensor
-        elif name.endswith("mote_fusion_weight"):                # softmax(0) = 1/E: the uniform merge, never trained
-            if tensor.unique().numel() > 1:
-                raise ValueError(f"{name} is not constant: these experts are not merged uniformly (Eq. 6)")
-        elif name == "spe_cls_feature":
-            model["finetune_classes"] = tensor
-        elif name == "frame_position_embeddings.weight":
-            model["temporal.positions"] = tensor
-        else:
-            model[name.replace("transformer.resblocks.", "temporal.blocks.")] = tensor
+# --- theirs to ours -------------------------------------------------------------------------------
+def from_authors(authors: dict) -> dict:
+    """The authors' checkpoint -> ours. Their epoch is kept; step is 0, for they count none.
+
+    Raises ValueError, one line, for a temporal transformer without experts, with an expert missing
+    or with trained fusion weights, and for a visual tower that is not CLIP's ViT.
+    """
+    model = {}
+    for name, tensor in authors["model_state_dict"].items():
+        if is_of_clip(name):
+            model[name] = tensor.float()
+
+    shared, stacks = split_experts(authors["fusion_model_state_dict"])
+    model.update(shared)
     if not stacks or "finetune_classes" not in model:
-        raise ValueError("the authors' format, but without experts (mlp.fc_up.*) or class embeddings (spe_cls_feature)")
-    if gaps := [name for name, parts in stacks.items() if sorted(parts) != list(range(len(parts)))]:
-        raise ValueError(f"the authors' format, but experts are missing: {gaps[0]} has {sorted(stacks[gaps[0]])} only")
-    model.update({name: torch.stack([parts[i] for i in range(len(parts))]) for name, parts in stacks.items()})
+        raise ValueError("the authors' format, but without experts (mlp.fc_up.*) "
+                         "or class embeddings (spe_cls_feature)")
+    model.update(stack_experts(stacks))
+
     config = vision_config(model)
     backbone = openai_backbone(config)
-    clip = {"backbone": backbone, "pretrained": "openai" if backbone else "", "config": config,
+    pretrained = "openai" if backbone else ""
+    clip = {"backbone": backbone, "pretrained": pretrained, "config": config,
             "mean": OPENAI_MEAN, "std": OPENAI_STD}
-    return {"model": model, "clip": clip, "classes": [], "step": 0, "frames": 8, "epoch": official.get("epoch", 0)}
+    return {"model": model, "clip": clip, "classes": [], "step": 0, "frames": 8,
+            "epoch": authors.get("epoch", 0)}
 
 
-def to_official(checkpoint: dict) -> dict:
-    """Ours -> the authors' checkpoint. What theirs has no place for (class names, prompts, optimizer) is left out.
+def is_of_clip(name: str) -> bool:
+    """Does a parameter belong to the part of CLIP that a checkpoint keeps? In either format."""
+    return name.startswith("visual.") or name == "logit_scale"
 
-    epoch is theirs where it came from them, else 0: train.py counts steps. Raises ValueError, one line, for what their
-    code cannot compute: a head without layers, another visual tower or other pixel statistics than OpenAI's ViT.
+
+def split_experts(temporal: dict[str, Tensor]) -> tuple[dict[str, Tensor], Stacks]:
+    """Their fusion_model_state_dict -> what experts share, under our names, and the experts.
+
+    Raises ValueError for fusion weights that are not constant, for then the experts are not merged
+    uniformly.
     """
-    model, clip = checkpoint["model"], checkpoint["clip"]
+    shared: dict[str, Tensor] = {}
+    stacks: Stacks = {}
+
+    for name, tensor in temporal.items():
+        expert = THEIR_EXPERT.fullmatch(name)
+        if expert:
+            layer, direction, index, kind = expert.groups()
+            direction = direction.replace("dn", "down")
+            ours = f"{OUR_BLOCKS}{layer}.experts.{direction}_{kind}"
+            stacks.setdefault(ours, {})[int(index)] = tensor
+        elif name.endswith("mote_fusion_weight"):
+            if tensor.unique().numel() > 1:                      # softmax of a constant is 1/E
+                raise ValueError(f"{name} is not constant: "
+                                 "these experts are not merged uniformly (Eq. 6)")
+        elif name == "spe_cls_feature":
+            shared["finetune_classes"] = tensor                  # (M, D)
+        elif name == "frame_position_embeddings.weight":
+            shared["temporal.positions"] = tensor                # (77, D)
+        else:
+            shared[name.replace(THEIR_BLOCKS, OUR_BLOCKS)] = tensor
+
+    return shared, stacks
+
+
+def stack_experts(stacks: Stacks) -> dict[str, Tensor]:
+    """Each stack's experts -> one tensor (E, ...), in the order of their numbers.
+
+    Raises ValueError where a number is missing: the others would move up without a word.
+    """
+    stacked = {}
+    for name, experts in stacks.items():
+        numbers = sorted(experts)
+        if numbers != list(range(len(numbers))):
+            raise ValueError("the authors' format, but experts are missing: "
+                             f"{name} has {numbers} only")
+        stacked[name] = torch.stack([experts[number] for number in numbers])
+    return stacked
+
+
+# --- ours to theirs -------------------------------------------------------------------------------
+def to_authors(checkpoint: dict) -> dict:
+    """Ours -> the authors' checkpoint.
+
+    What theirs has no place for (class names, prompts, the optimizer) is left out. epoch is theirs
+    where it came from them, else 0, for train.py counts steps. Raises ValueError, one line, for
+    what their code cannot compute: a temporal transformer without layers, another visual tower or
+    other pixel statistics than OpenAI's ViT.
+    """
+    model = checkpoint["model"]
     if not any(".experts." in name for name in model):
-        raise ValueError("the authors' code cannot express a head without layers: it would still add its positions")
-    check_expressible(model, clip)
-    vision, head = {}, {}
+        raise ValueError("the authors' code cannot express a temporal transformer without layers: "
+                         "it would still add its positions")
+    check_expressible(model, checkpoint["clip"])
+
+    vision, temporal = {}, {}
     for name, tensor in model.items():
-        theirs = name.replace("temporal.blocks.", "transformer.resblocks.")
-        if name.startswith("visual.") or name == "logit_scale":
+        if is_of_clip(name):
             vision[name] = tensor
         elif name == "finetune_classes":
-            head["spe_cls_feature"] = tensor
+            temporal["spe_cls_feature"] = tensor
         elif name == "temporal.positions":
-            head["frame_position_embeddings.weight"] = tensor
+            temporal["frame_position_embeddings.weight"] = tensor
         elif ".experts." in name:
-            block, _, part = theirs.partition(".experts.")
-            direction, kind = part.replace("down", "dn").split("_")
-            for i, expert in enumerate(tensor):
-                head[f"{block}.mlp.fc_{direction}.{i}.{kind}"] = expert.clone()
-            head[f"{block}.mlp.mote_fusion_weight"] = torch.zeros(len(tensor))
+            temporal.update(unstack_experts(name, tensor))
         else:
-            head[theirs] = tensor
-    return {"epoch": checkpoint.get("epoch", 0), "model_state_dict": vision, "fusion_model_state_dict": head,
-            "optimizer_state_dict": {}}
+            temporal[name.replace(OUR_BLOCKS, THEIR_BLOCKS)] = tensor
+
+    return {"epoch": checkpoint.get("epoch", 0), "model_state_dict": vision,
+            "fusion_model_state_dict": temporal, "optimizer_state_dict": {}}
 
 
+def unstack_experts(name: str, experts: Tensor) -> dict[str, Tensor]:
+    """One of our stacks (E, ...) -> each expert under its name of theirs, and fusion weights.
+
+    temporal.blocks.3.experts.down_bias -> transformer.resblocks.3.mlp.fc_dn.0.bias, .1.bias, ...
+    The fusion weights are zeros (E,), one tensor a layer: each stack of a layer gives the same.
+    """
+    block, _, part = name.replace(OUR_BLOCKS, THEIR_BLOCKS).partition(".experts.")
+    direction, kind = part.replace("down", "dn").split("_")
+
+    theirs = {f"{block}.mlp.fc_{direction}.{i}.{kind}": expert.clone()
+              for i, expert in enumerate(experts)}
+    theirs[f"{block}.mlp.mote_fusion_weight"] = torch.zeros(len(experts))
+    return theirs
+
+
+# --- the visual tower -----------------------------------------------------------------------------
 def check_expressible(state: dict[str, Tensor], clip: dict) -> None:
-    """Raise ValueError with the first thing in which a visual tower is not OpenAI's ViT of the same shapes."""
-    from open_clip.model import CLIPVisionCfg
+    """Raise ValueError with the first thing in which a visual tower is not OpenAI's ViT.
 
-    def described(vision_cfg: dict, quick_gelu: bool, mean: tuple, std: tuple) -> dict:
-        return {**asdict(CLIPVisionCfg(**vision_cfg)), "quick_gelu": quick_gelu, "mean": tuple(mean), "std": tuple(std)}
-    theirs = described(vision_config(state)["vision_cfg"], True, OPENAI_MEAN, OPENAI_STD)
-    ours = described(clip["config"]["vision_cfg"], bool(clip["config"].get("quick_gelu")), clip["mean"], clip["std"])
+    state gives the shapes, which theirs has too; clip says what the tower computes with them.
+    """
+    theirs = described(vision_config(state), OPENAI_MEAN, OPENAI_STD)
+    ours = described(clip["config"], clip["mean"], clip["std"])
+
     for name, value in theirs.items():
         if ours[name] != value:
-            raise ValueError(f"the authors' code cannot express {name} = {ours[name]}: OpenAI's ViT has {value}")
+            raise ValueError(f"the authors' code cannot express {name} = {ours[name]}: "
+                             f"OpenAI's ViT has {value}")
+
+
+def described(config: dict, mean: tuple, std: tuple) -> dict:
+    """What a visual tower computes, its weights aside: open_clip's defaults are filled in."""
+    from open_clip.model import CLIPVisionCfg
+
+    vision = asdict(CLIPVisionCfg(**config["vision_cfg"]))
+    quick_gelu = bool(config.get("quick_gelu"))
+    return {**vision, "quick_gelu": quick_gelu, "mean": tuple(mean), "std": tuple(std)}
 
 
 def vision_config(state: dict[str, Tensor]) -> dict:
-    """open_clip's description of an OpenAI visual tower, from the shapes of its weights."""
+    """open_clip's description of an OpenAI visual tower, from the shapes of its weights.
+
+    Attention heads of 64 and QuickGELU leave no trace in a shape: OpenAI's ViTs have both. Raises
+    ValueError where the weights are not those of CLIP's ViT.
+    """
     try:
         width, _, _, patch = state["visual.conv1.weight"].shape
-        layers = len({name.split(".")[3] for name in state if name.startswith("visual.transformer.resblocks.")})
-        grid = round((len(state["visual.positional_embedding"]) - 1) ** 0.5)
-        vision = {"image_size": grid * patch, "layers": layers, "width": width, "patch_size": patch, "head_width": 64}
-        return {"embed_dim": state["visual.proj"].shape[1], "quick_gelu": True, "vision_cfg": vision, "text_cfg": {}}
+        blocks = [name for name in state if name.startswith("visual.transformer.resblocks.")]
+        layers = len({name.split(".")[3] for name in blocks})
+        grid = round((len(state["visual.positional_embedding"]) - 1) ** 0.5)     # less the class's
+        embed_dim = state["visual.proj"].shape[1]
     except (KeyError, ValueError) as error:
-        raise ValueError(f"the authors' format has room for CLIP's ViT only, and the visual tower is not CLIP's ViT "
-                         f"({error})") from None
+        raise ValueError("the authors' format has room for CLIP's ViT only, "
+                         f"and the visual tower is not CLIP's ViT ({error})") from None
+
+    vision = {"image_size": grid * patch, "layers": layers, "width": width, "patch_size": patch,
+              "head_width": 64}
+    return {"embed_dim": embed_dim, "quick_gelu": True, "vision_cfg": vision, "text_cfg": {}}
 
 
 def openai_backbone(config: dict) -> str:
-    """open_clip's name of OpenAI's model with this visual tower, whose text tower goes with it; "" if there is none."""
+    """open_clip's name of OpenAI's model with this visual tower; "" if there is none.
+
+    The name stands for the text tower too, which the authors' checkpoint does not hold.
+    """
     for name in OPENAI:
         known = clip_config(name)
-        if {**known["vision_cfg"], "head_width": 64} == config["vision_cfg"] \
-                and known["embed_dim"] == config["embed_dim"]:
+        same_tower = {**known["vision_cfg"], "head_width": 64} == config["vision_cfg"]
+        if same_tower and known["embed_dim"] == config["embed_dim"]:
             return name
     return ""

@@ -1,5 +1,9 @@
 """
-What a forward pass computes in: float32, TF32 or bfloat16 autocast. Not part of the paper.
+What a forward pass computes in: float32, TF32 or bfloat16 autocast.
+
+Weights, gradients and AdamW's moments are float32 in every case. float16 is not offered, for it
+needs a loss scaler; bfloat16 has float32's range. Where bfloat16 is not native, as on the CPU and
+on older GPUs, "auto" is float32. Not part of the paper.
 """
 import contextlib
 
@@ -10,13 +14,19 @@ TRAINING_PRECISIONS = ("auto", *PRECISIONS)
 
 
 def autocast(device: torch.device, precision: str):
-    """What a forward pass runs in: bf16 autocast; tf32: float32 with matmuls that a GPU rounds to 10 bits; fp32."""
+    """The context in which a forward pass runs, for one of PRECISIONS.
+
+    tf32 is float32 whose matmuls a GPU rounds to 10 bits of mantissa. It is a setting of the whole
+    process, which stays as the last call left it.
+    """
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
+    if precision == "bf16":
+        return torch.autocast(device.type, torch.bfloat16)
+    return contextlib.nullcontext()
 
 
 def dtype_for(device: torch.device, wanted: str) -> str:
-    """auto: bf16 on GPUs that have it (not emulated), else fp32. Half precision with a scaler is not offered."""
+    """One of PRECISIONS for --precision. auto: bf16 on GPUs that have it natively, else fp32."""
     if wanted != "auto":
         return wanted
     native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

@@ -1,7 +1,12 @@
 """
-One process or many: which rank this is, where it computes, how ranks add up their numbers, how a mistake is reported.
+One process or many: which rank this is, where it computes, and how ranks exchange numbers.
 
-torchrun says so in the environment (RANK, WORLD_SIZE, LOCAL_RANK); without it, rank 0 of 1. Not part of the paper.
+torchrun starts the processes and says in the environment which one each is; without torchrun there
+is rank 0 of 1. Everything here works in both cases, so that callers need not ask.
+
+This protects from a device that is not there, which is a one-line error before any work is done,
+and from ranks that meet the addresses of dead ones after a restart (`start`). A rank that dies:
+torchrun ends the others (errors.py says so in one line). Not part of the paper.
 """
 import os
 from dataclasses import dataclass
@@ -13,18 +18,25 @@ from torch import Tensor
 
 from ..data import require_decoder
 
-PATIENCE = timedelta(hours=1)                                    # NCCL's 10 minutes are less than a slow disk takes
+PATIENCE = timedelta(hours=1)              # NCCL's 10 minutes are less than a slow disk takes
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """rank of world_size, and its device. `first` is the one that prints and writes."""
+    """Which process this is, of how many, and its device, as torchrun's variables say.
+
+    rank         RANK, 0 to world_size - 1, over all machines
+    world_size   WORLD_SIZE, the number of processes
+    device       the one that was asked for; a GPU without a number is the one of LOCAL_RANK, the
+                 rank within this machine
+    """
     rank: int
     world_size: int
     device: torch.device
 
     @property
     def first(self) -> bool:
+        """Whether this is rank 0, the one that prints and writes."""
         return self.rank == 0
 
     def say(self, text: str) -> None:
@@ -33,45 +45,81 @@ class Ranks:
             print(text, flush=True)
 
 
+# --- before there is a process group --------------------------------------------------------------
 def find_ranks(device: str = "auto", threads: int = 0) -> Ranks:
-    """Read the environment; start no process group. threads: torch's; 0: its choice. Raises ValueError, OSError."""
+    """Read the environment and choose the device; start no process group.
+
+    device: auto or one of torch's. threads: of torch, in this process; 0: torch's choice. Raises
+    ValueError where the device cannot be used and OSError where videos cannot be decoded.
+    """
     require_decoder()
     if threads:
         torch.set_num_threads(threads)
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    local = int(os.environ.get("LOCAL_RANK", 0))
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    rank, world_size, local_rank = read_environment()
+    return Ranks(rank, world_size, choose_device(device, local_rank))
+
+
+def read_environment() -> tuple[int, int, int]:
+    """torchrun's RANK, WORLD_SIZE and LOCAL_RANK; without torchrun 0, 1 and 0."""
+    rank = int(os.environ.get("RANK", 0))
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    return rank, world_size, local_rank
+
+
+def choose_device(name: str, local_rank: int) -> torch.device:
+    """The device of that name, a GPU with its number. Raises ValueError where it is not usable."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+
     try:
-        chosen = torch.device(device)
+        device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"--device {device}: expected auto, cpu, cuda, cuda:N or another of torch's "
+        raise ValueError(f"--device {name}: expected auto, cpu, cuda, cuda:N or another of torch's "
                          "device types") from None
-    if chosen.type == "cuda":
-        chosen = torch.device("cuda", local if chosen.index is None else chosen.index)
-        if chosen.index >= torch.cuda.device_count():
-            raise ValueError(f"--device {chosen}: this machine has {torch.cuda.device_count()} CUDA devices")
+
+    if device.type == "cuda":
+        number = local_rank if device.index is None else device.index
+        device = torch.device("cuda", number)
+        if number >= torch.cuda.device_count():
+            raise ValueError(f"--device {device}: this machine has {torch.cuda.device_count()} "
+                             "CUDA devices")
+
+    # torch knows the names of devices that it was not built for, or that are not here: try it.
     try:
-        torch.empty(0, device=chosen)
+        torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"--device {device}: not usable here ({str(error).splitlines()[0][:100]})") from None
-    return Ranks(rank, world, chosen)
+        reason = str(error).splitlines()[0][:100]
+        raise ValueError(f"--device {name}: not usable here ({reason})") from None
+    return device
 
 
+# --- the process group ----------------------------------------------------------------------------
 def start(ranks: Ranks) -> None:
-    """Join the process group; nothing to do alone."""
+    """Join the process group; a single process needs none."""
     if ranks.device.type == "cuda":
         torch.cuda.set_device(ranks.device)
-    if ranks.world_size > 1 and not dist.is_initialized():
-        backend, env = "nccl" if ranks.device.type == "cuda" else "gloo", os.environ
-        if env.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" or env["LOCAL_WORLD_SIZE"] != env["WORLD_SIZE"]:
-            dist.init_process_group(backend, timeout=PATIENCE)
-            return
-        # A restart gets the store of the ranks that died, their addresses in it: give it a part of its own. Not on
-        # several machines: each counts its own restarts; there, TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 (pytorch #135712).
-        store, rank, world = next(dist.rendezvous("env://"))
-        part = dist.PrefixStore(f"restart {env['TORCHELASTIC_RESTART_COUNT']}", store)
-        dist.init_process_group(backend, store=part, rank=rank, world_size=world, timeout=PATIENCE)
+    if ranks.world_size == 1 or dist.is_initialized():
+        return
+
+    backend = "nccl" if ranks.device.type == "cuda" else "gloo"
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if restarts == "0" or not on_one_machine():
+        dist.init_process_group(backend, timeout=PATIENCE)
+        return
+
+    # A restart gets the store of the ranks that died, their addresses in it, so give it a part of
+    # its own. Not on several machines, for each counts its own restarts: there, set
+    # TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 (pytorch #135712).
+    store, rank, world_size = next(dist.rendezvous("env://"))
+    part = dist.PrefixStore(f"restart {restarts}", store)
+    dist.init_process_group(backend, store=part, rank=rank, world_size=world_size, timeout=PATIENCE)
+
+
+def on_one_machine() -> bool:
+    """Has torchrun started all ranks on this machine?"""
+    return os.environ["LOCAL_WORLD_SIZE"] == os.environ["WORLD_SIZE"]
 
 
 def stop() -> None:
@@ -80,8 +128,9 @@ def stop() -> None:
         dist.destroy_process_group()
 
 
+# --- exchanges: all ranks must call them, in the same order ---------------------------------------
 def total(numbers: Tensor) -> Tensor:
-    """The sum over all ranks, on all ranks."""
+    """The sum over all ranks, on all ranks. numbers itself is changed."""
     if dist.is_initialized():
         dist.all_reduce(numbers)
     return numbers
@@ -91,9 +140,14 @@ def gather(items: list) -> list:
     """The lists of all ranks joined, in rank order, on all ranks."""
     if not dist.is_initialized():
         return items
-    everyones: list = [None] * dist.get_world_size()
-    dist.all_gather_object(everyones, items)
-    return [item for one in everyones for item in one]
+
+    lists: list = [None] * dist.get_world_size()
+    dist.all_gather_object(lists, items)
+
+    joined = []
+    for each in lists:
+        joined.extend(each)
+    return joined
 
 
 def from_rank_0(value):
@@ -102,5 +156,3 @@ def from_rank_0(value):
     if dist.is_initialized():
         dist.broadcast_object_list(box)
     return box[0]
-
-

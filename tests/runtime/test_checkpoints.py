@@ -26,7 +26,7 @@ import eval as evaluation
 from mote import load_model
 from mote.clip_backbone import build_clip, clip_config, load_clip
 from mote.runtime import checkpoints as checkpoint
-from mote.runtime.authors_format import OPENAI_MEAN, OPENAI_STD, from_official, openai_backbone, to_official
+from mote.runtime.authors_format import OPENAI_MEAN, OPENAI_STD, from_authors, openai_backbone, to_authors
 from mote.runtime.checkpoints import build_model, interpolate, read_checkpoint, save_checkpoint
 from mote.runtime.ranks import find_ranks
 from mote.runtime.run_folder import newest_checkpoint
@@ -271,7 +271,7 @@ def test_a_missing_expert_is_not_closed_up(tmp_path):
 def test_the_authors_checkpoint_comes_back_as_it_was():
     """All names, types and bits of both state dicts, so their loaders find what they look for; and the epoch."""
     official = torch.load(OFFICIAL, weights_only=True)
-    back = to_official(from_official(official))
+    back = to_authors(from_authors(official))
     assert back.keys() == official.keys() and back["epoch"] == official["epoch"] == 3
     for part in ("model_state_dict", "fusion_model_state_dict"):
         assert bits(back[part]) == bits(official[part])
@@ -283,7 +283,7 @@ def test_the_authors_checkpoint_comes_back_as_it_was():
 def test_ours_comes_back_from_the_authors_format_as_it_was(seed, layers, experts, classes):
     """Up to 12 layers and experts: as text, 10 comes before 2. One expert is the plain transformer."""
     ours = expressible(seed, layers, experts, classes)
-    back = from_official(to_official(ours))
+    back = from_authors(to_authors(ours))
     assert bits(back["model"]) == bits(ours["model"])
     assert [tuple(back["clip"][name]) for name in ("mean", "std")] == [OPENAI_MEAN, OPENAI_STD]
     restored, original = (build_model(one, keep_experts=True) for one in (back, ours))
@@ -293,7 +293,7 @@ def test_ours_comes_back_from_the_authors_format_as_it_was(seed, layers, experts
 
 
 def test_the_authors_fusion_weights_are_zeros_one_per_expert():
-    head = to_official(expressible(layers=2, experts=5))["fusion_model_state_dict"]
+    head = to_authors(expressible(layers=2, experts=5))["fusion_model_state_dict"]
     for layer in range(2):
         assert_close(head[f"transformer.resblocks.{layer}.mlp.mote_fusion_weight"], torch.zeros(5), rtol=0, atol=0)
     assert sum("mote_fusion_weight" in name for name in head) == 2
@@ -305,7 +305,7 @@ def with_clip(ours, **changes):
 
 TIMM = {"image_size": 32, "timm_model_name": "test_vit", "timm_pool": "", "timm_proj": "linear"}
 INEXPRESSIBLE = {
-    "no layers": (lambda: expressible(layers=0), "a head without layers"),
+    "no layers": (lambda: expressible(layers=0), "a temporal transformer without layers"),
     "toyworld, with its heads of 32": (new_checkpoint, "head_width = 32: OpenAI's ViT has 64"),
     "timm": (lambda: expressible(**TIMM), "the visual tower is not CLIP's ViT"),
     "ResNet": (lambda: {**expressible(), "model": {"visual.conv1.weight": torch.zeros(4, 3, 3, 3),
@@ -322,7 +322,7 @@ INEXPRESSIBLE = {
 def test_what_the_authors_code_cannot_compute_is_not_written_for_it(case):
     make, message = INEXPRESSIBLE[case]
     with pytest.raises(ValueError, match=message) as raised:
-        to_official(make())
+        to_authors(make())
     assert len(str(raised.value).splitlines()) == 1
 
 

@@ -18,7 +18,7 @@ import eval as evaluation
 import mote
 from mote.clip_backbone import build_clip, clip_config, normalise
 from mote.model import MoTE
-from mote.runtime.authors_format import OPENAI_MEAN, OPENAI_STD, from_official, to_official
+from mote.runtime.authors_format import OPENAI_MEAN, OPENAI_STD, from_authors, to_authors
 from mote.runtime.checkpoints import build_model
 
 pytestmark = pytest.mark.slow
@@ -160,12 +160,12 @@ def test_the_authors_vit_b16_computes_what_their_code_does(b16, monkeypatch):
 
 def test_vit_b16_goes_to_our_format_and_back_bit_for_bit(b16):
     checkpoint, _ = b16
-    ours = from_official(checkpoint)
+    ours = from_authors(checkpoint)
     assert (ours["clip"]["backbone"], ours["clip"]["pretrained"]) == ("ViT-B-16-quickgelu", "openai")
-    theirs = to_official(ours)
+    theirs = to_authors(ours)
     for part in ("model_state_dict", "fusion_model_state_dict"):
         assert_close(theirs[part], checkpoint[part], rtol=0, atol=0)
-    assert_close(from_official(theirs)["model"], ours["model"], rtol=0, atol=0)
+    assert_close(from_authors(theirs)["model"], ours["model"], rtol=0, atol=0)
 
 
 def recorded(name, monkeypatch) -> list[tuple]:
@@ -221,13 +221,13 @@ def test_the_authors_vit_l14_fits_and_has_the_papers_numbers_of_parameters():
         return {name: torch.zeros(shape, device="cpu" if "fusion_weight" in name else "meta")
                 for name, shape in shapes.items()}
     checkpoint = official(L14, empty)
-    ours = from_official(checkpoint)
+    ours = from_authors(checkpoint)
     assert ours["clip"]["backbone"] == "ViT-L-14-quickgelu"
     with torch.device("meta"):
         kept, model = build_model(ours, keep_experts=True), build_model(ours)       # names and shapes agree, or it says
     assert (model.temporal.heads, len(model.temporal.blocks), kept.temporal.num_experts) == (12, 6, 4)
     assert (millions(model.temporal.parameters()), millions(kept.temporal.parameters())) == (42.586, 127.590)
     assert millions(model.visual.parameters()) == 303.966
-    back = to_official(ours)
+    back = to_authors(ours)
     for part in ("model_state_dict", "fusion_model_state_dict"):
         assert {name: t.shape for name, t in back[part].items()} == {n: t.shape for n, t in checkpoint[part].items()}
