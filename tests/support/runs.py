@@ -8,6 +8,9 @@ from pathlib import Path
 import torch
 from support.places import ROOT
 
+from mote.runtime.ranks import Ranks
+
+ALONE = Ranks(0, 1, torch.device("cpu"))
 SMALL = ["--data", "toyworld", "--threads", "1", "--workers", "0", "--epochs", "2", "--batch", "16", "--log-every", "1",
          "--eval-every", "2", "--zero-shot", "toyworld-novel", "--layers", "2", "--keep", "99"]
 
