@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mote import data
-from mote.data import Undecodable, decode, jpeg_size
+from mote.data import Undecodable, decode
+from mote.files.decoding import jpeg_size
 
 
 def jpeg(h: int, w: int) -> bytes:
@@ -31,8 +31,8 @@ def test_a_frame_that_is_too_large_by_its_header_is_not_decoded(world, tmp_path,
     monkeypatch.setattr("torchcodec.decoders.decode_jpeg", lambda *_, **__: pytest.fail("decoded"))
     with pytest.raises(Undecodable, match="claims 65535 x 61440 pixels: more than 33554432, not decoded"):
         decode(tmp_path, np.arange)
-    monkeypatch.setattr(data, "read_frames", lambda *_: pytest.fail("decoded"))
-    monkeypatch.setattr(data, "MAX_PIXELS", 48 * 48 - 1)
+    monkeypatch.setattr("mote.files.decoding.read_frames", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("mote.files.decoding.MAX_PIXELS", 48 * 48 - 1)
     with pytest.raises(Undecodable, match="claims 48 x 48 pixels"):
         decode(video, np.arange)
 
