@@ -20,6 +20,7 @@ from torch.testing import assert_close
 import eval as evaluation
 import mote
 import train
+from mote import merging
 from mote.clip_backbone import build_visual, clip_config
 from mote.merging import merging_weights
 from mote.model import MoTE
@@ -192,9 +193,10 @@ def test_all_data_is_the_mean_of_the_losses_with_each_expert_in_every_layer(batc
     model, merging_LE = new_model(), merging_weights(E, 0.6).expand(L, E)
     each = [train.Objective(model, True)(*batch, one_hot(i, i), merging_LE) for i in range(E)]
     losses = ablations.AllData(model, True)(*batch, one_hot(0, 1), merging_LE)
-    assert_close(losses[0], torch.stack([loss for loss, _, _ in each]).mean())
-    assert_close(losses[1:], each[0][1:], **EXACT)               # the merged pass is the library's
-    assert losses[0] != each[0][0]
+    assert_close(losses["L_TE"], torch.stack([one["L_TE"] for one in each]).mean())
+    for name in ("L_WMR", "L_MSE"):                              # the merged pass is the library's
+        assert_close(losses[name], each[0][name], **EXACT)
+    assert losses["L_TE"] != each[0]["L_TE"]
 
 
 def test_all_data_encodes_the_frames_once(batch, monkeypatch):
@@ -210,7 +212,7 @@ def test_same_init_all_data_keeps_experts_identical_and_merged_into_each(runs):
         assert_close(tensor, tensor[:1].expand_as(tensor), rtol=0, atol=1e-7)
         assert not torch.equal(tensor, before)
     line = metrics(runs("same-init-all-data"))[0]
-    assert line["loss_merged"] == line["loss_mse"] == 0
+    assert "L_TE" in line and "L_WMR" not in line and "L_MSE" not in line
 
 
 def test_same_init_all_data_has_the_plain_transformers_loss_and_gradient(batch):
@@ -219,8 +221,8 @@ def test_same_init_all_data_has_the_plain_transformers_loss_and_gradient(batch):
         model = new_model(noise=0)
     plain = expert(model, 0)
     weights = one_hot(1, 2), one_hot(1, 2)
-    loss = ablations.AllData(model, False)(*batch, *weights)[0]
-    plain_loss = train.Objective(plain, False)(*batch, torch.ones(L, 1), torch.ones(L, 1))[0]
+    loss = ablations.AllData(model, False)(*batch, *weights)["L_TE"]
+    plain_loss = train.Objective(plain, False)(*batch, torch.ones(L, 1), torch.ones(L, 1))["L_TE"]
     assert_close(loss, plain_loss)
     loss.backward(), plain_loss.backward()
     gradients = dict(plain.named_parameters())
@@ -315,7 +317,7 @@ def test_uniform_temperatures_span_the_discrete_set_evenly(beta):
     taus = torch.tensor(ablations.tau_uniform(20_000, torch.Generator().manual_seed(0), beta)) / (16 * beta)
     assert taus.abs().max() <= 1 and (taus.abs() > 0.99).any()
     assert torch.histc(taus, 4, -1, 1).sub(5000).abs().max() < 310            # 5 standard deviations of a count
-    assert max(tau for tau in train.draw_temperatures(99, torch.Generator(), beta) if tau < math.inf) == 16 * beta
+    assert max(tau for tau in merging.draw_temperatures(99, torch.Generator(), beta) if tau < math.inf) == 16 * beta
 
 
 @given(seeds)
@@ -444,7 +446,7 @@ def distance(objective: type, merged: list, drawn: list, scale: float = 1.0) -> 
     model = new_model()
     model.finetune_classes = torch.eye(2)
     rows = (torch.tensor(x, dtype=torch.float32) for x in (merged, drawn))
-    return objective(model, True).loss_merged(*rows, None, torch.tensor(scale)).item()
+    return objective(model, True).merged_loss(*rows, None, torch.tensor(scale)).item()
 
 
 def test_kl_matches_numbers_worked_by_hand():
@@ -458,7 +460,7 @@ def test_the_scale_of_the_kl_target_is_detached_too():
     """The merged cosines are equal: no scale changes that side."""
     model, scale = new_model(), torch.tensor(1.0, requires_grad=True)
     model.finetune_classes = torch.eye(2)
-    ablations.KL(model, True).loss_merged(torch.ones(1, 2), torch.tensor([[1.0, 0.0]]), None, scale).backward()
+    ablations.KL(model, True).merged_loss(torch.ones(1, 2), torch.tensor([[1.0, 0.0]]), None, scale).backward()
     assert abs(scale.grad) < 1e-6
 
 
@@ -472,15 +474,16 @@ def test_the_merged_pass_is_compared_with_the_drawn_one(objective, batch):
     same = objective(model, True)(*batch, drawn, drawn)
     other = objective(model, True)(*batch, drawn, merging_weights(E, 0.6).expand(L, E))
     library = train.Objective(model, True)(*batch, drawn, merging_weights(E, 0.6).expand(L, E))
-    assert abs(same[1]) < 1e-6 < other[1]
-    assert_close(other[0], library[0]), assert_close(other[2], library[2])
-    assert_close(objective(model, False)(*batch, drawn, drawn), (library[0], *[torch.zeros(())] * 2))
+    assert abs(same["L_WMR"]) < 1e-6 < other["L_WMR"]
+    assert_close(other["L_TE"], library["L_TE"])
+    assert_close(other["L_MSE"], library["L_MSE"])
+    assert_close(objective(model, False)(*batch, drawn, drawn), {"L_TE": library["L_TE"]})
 
 
 @pytest.mark.parametrize("objective", [ablations.KL, ablations.MSEFeature])
 def test_the_drawn_pass_is_a_target_and_not_taught_by_the_comparison(objective, batch):
     model = new_model()
-    objective(model, True)(*batch, one_hot(0, 0), one_hot(2, 2))[1].backward()
+    objective(model, True)(*batch, one_hot(0, 0), one_hot(2, 2))["L_WMR"].backward()
     for block in model.temporal.blocks:
         for tensor in block.experts.parameters():
             assert tensor.grad[2].any() and not tensor.grad[:2].any()
