@@ -14,7 +14,6 @@ Dimension key   T frames   D embedding   N classes
 """
 import functools
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ from mote.model import MoTE, probabilities
 from mote.modulation import GAMMA, NEIGHBOURS
 from mote.runtime.checkpoints import build_model, interpolate, model_hash, read_checkpoint
 from mote.runtime.errors import one_line_errors
-from mote.runtime.options import comma_separated, option, parse
+from mote.runtime.options import comma_separated, option, parse, positive
 from mote.runtime.precision import PRECISIONS, autocast
 from mote.runtime.prompts import CACHE, read_templates
 from mote.runtime.ranks import Ranks, find_ranks, start
@@ -55,17 +54,17 @@ class Config:
     templates: str = option("", "a file of sentences with {} in place of the paper's 28")
 
     frames: int = option(0, "frames per view; 0: as in training")
-    clips: int = option(1, "clips per video", least=1)
+    clips: int = positive(1, "clips per video")
     crops: int = option(1, "crops per clip", choices=(1, 3))
     resize: int = option(0, "short side before the crop; 0: the model's image size")
-    neighbours: int = option(NEIGHBOURS, "K of Eq. 11", least=1)
+    neighbours: int = positive(NEIGHBOURS, "K of Eq. 11")
     gamma: float = option(GAMMA, "gamma of Eq. 11", above=0)
     clip_weight: float = option(1.0, "of the fine-tuned tower, the rest is the original CLIP; "
                                      "the authors' tests: 0.99", most=1)
     backbone: str = option("", "open_clip model of CLIP alone, or of another text tower")
     pretrained: str = option("", "its weights: a tag or a file")
 
-    batch: int = option(16, "views at a time, per rank", least=1)
+    batch: int = positive(16, "views at a time, per rank")
     workers: int = option(2, "decoding processes per rank")
     threads: int = option(0, "torch's threads per rank; 0: torch's choice")
     device: str = option("auto", "auto, cpu, cuda, cuda:N, ...")
@@ -140,7 +139,8 @@ def text_tower(cfg: Config, checkpoint: dict | None) -> tuple[str, str]:
     return backbone, cfg.pretrained or about["pretrained"]
 
 
-def visual_model(cfg: Config, checkpoint: dict | None, clip: nn.Module, classes_ND: Tensor) -> MoTE:
+def visual_model(cfg: Config, checkpoint: dict | None, clip: nn.Module,
+                 classes_ND: Tensor) -> MoTE:
     """The checkpoint's MoTE, experts merged; or CLIP alone: no layers, the mean over frames."""
     dim = classes_ND.shape[1]
     if checkpoint is None:
@@ -169,8 +169,9 @@ def show_dataset(cfg: Config, ranks: Ranks) -> dict:
     results = []
     for data in sets:
         protocol = protocol_of(data, loaded.templates, **views)
-        scores = evaluate(loaded.model, data.videos, loaded.embed(tuple(data.classes)), ranks, protocol,
-                          cfg.batch, cfg.workers)
+        classes_ND = loaded.embed(tuple(data.classes))
+        scores = evaluate(loaded.model, data.videos, classes_ND, ranks, protocol, cfg.batch,
+                          cfg.workers)
         results.append({"split": data.split, **scores})
         ranks.say(describe(results[-1], cfg.half_classes))
 
@@ -257,4 +258,4 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

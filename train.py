@@ -11,41 +11,45 @@ optimiser and its schedule; what a run is made of; the loop.
 
 Dimension key   B clips   T frames   D embedding   M classes   E experts   L layers
 """
-import sys
 from dataclasses import asdict, dataclass
 from math import cos, pi
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from mote.clip_backbone import load_clip, text_hash
+from mote.clip_backbone import load_clip
 from mote.data import MicroBatches, TrainingClips
 from mote.datasets.dataset import train_and_tests
-from mote.merging import BETA, ETA, LAMBDA, classification_loss, draw_merging_weights, mse_loss, total_loss
+from mote.merging import BETA, ETA, LAMBDA, classification_loss, draw_merging_weights, mse_loss
+from mote.merging import total_loss as L_ALL
 from mote.model import MoTE
 from mote.runtime import run_folder
 from mote.runtime.errors import one_line_errors
 from mote.runtime.guard import Guard
-from mote.runtime.log import Meter, describe_videos, header, log_line
-from mote.runtime.options import comma_separated, option, parse
+from mote.runtime.log import Meter, header, log_line
+from mote.runtime.options import comma_separated, option, parse, positive
 from mote.runtime.parallel import data_parallel, on_device, sync_only_on_the_last
 from mote.runtime.precision import TRAINING_PRECISIONS, autocast, dtype_for
 from mote.runtime.prompts import embed_datasets, read_templates
 from mote.runtime.ranks import Ranks, find_ranks, start
-from mote.runtime.recipes import RECIPES
+from mote.runtime.recipes import RECIPES, check_recipe
 from mote.runtime.steps import is_due, seed_of
 from mote.runtime.watched_loading import Watch, watched
 from mote.scoring.benchmark import Benchmark
 from mote.scoring.protocols import few_shot, repeated
-from mote.temporal_experts import POSITIONS, ROUTINGS, TemporalTransformer, draw_experts
+from mote.temporal_experts import ROUTINGS, TemporalTransformer, draw_experts
 
 
 # --- 1. configuration ----------------------------------------------------------------------------
-# The paper's recipe for ViT-B/16 on K400 (Table 6, Section 4.1), not the authors' config, which has
-# batch 192 and a CLIP learning rate of 3.5e-6. Other backbones and datasets have defaults of their
-# own (mote/runtime/recipes.py); `train.py --data NAME --help` shows those in force.
 @dataclass(frozen=True)
 class Config:
+    """The paper's recipe for ViT-B/16 on K400 (Table 6, Section 4.1).
+
+    Not the authors' config, which has batch 192 and a CLIP learning rate of 3.5e-6. Datasets and
+    other backbones have defaults of their own (mote/runtime/recipes.py): `train.py --data NAME
+    --help` shows those in force.
+    """
     data: str = option("", "dataset: k400, ... in $MOTE_DATA/NAME or data/NAME; toyworld")
     data_root: str = option("", "the dataset's folder, wherever it is")
     train_list: str = option("", "a list in place of the folder's train list")
@@ -61,18 +65,18 @@ class Config:
     backbone: str = option("ViT-B-16-quickgelu", "open_clip model, or a .json that describes one")
     pretrained: str = option("openai", "its weights: open_clip tag or file; empty: random")
     templates: str = option("", "a file of sentences with {} in place of the paper's 28")
-    frames: int = option(8, "T, frames per clip", least=1)
+    frames: int = positive(8, "T, frames per clip")
     layers: int = option(4, "L, layers of the temporal transformer; 0: mean pooling")
-    experts: int = option(4, "E, experts per layer; 1: the plain transformer", least=1)
+    experts: int = positive(4, "E, experts per layer; 1: the plain transformer")
     routing: str = option("multinomial", "how the experts are drawn", choices=ROUTINGS)
     weight_merged: float = option(LAMBDA, "lambda of Eq. 10; 0 for 1 expert or 0 layers")
     weight_mse: float = option(ETA, "eta of Eq. 10; 0 for 1 expert or 0 layers")
     beta: float = option(BETA, "unit of the temperatures (Section 3.3)", least=1e-6)
 
-    epochs: int = option(30, "passes over the training set", least=1)
+    epochs: int = positive(30, "passes over the training set")
     warmup: float = option(5.0, "epochs of linear warm-up from 0")
-    batch: int = option(144, "clips per step, over all ranks and micro-batches", least=1)
-    accumulate: int = option(1, "micro-batches per rank and step", least=1)
+    batch: int = positive(144, "clips per step, over all ranks and micro-batches")
+    accumulate: int = positive(1, "micro-batches per rank and step")
     lr: float = option(5e-5, "peak learning rate of the temporal transformer")
     clip_lr: float = option(3e-6, "peak rate of visual tower and logit scale; 0: frozen")
     weight_decay: float = option(0.2, "AdamW's, on every parameter, as theirs")
@@ -80,10 +84,10 @@ class Config:
     flip: bool = option(True, "horizontal flips; not where left and right are classes")
     seed: int = option(0, "of everything random")
 
-    eval_every: int = option(1, "epochs between evaluations", least=1)
+    eval_every: int = positive(1, "epochs between evaluations")
     save_every: int = option(0, "steps between checkpoints within an epoch; 0: none")
-    keep: int = option(2, "newest checkpoints to keep", least=1)
-    log_every: int = option(20, "steps between log lines", least=1)
+    keep: int = positive(2, "newest checkpoints to keep")
+    log_every: int = positive(20, "steps between log lines")
     workers: int = option(2, "decoding processes per rank")
     threads: int = option(0, "torch's threads per rank; 0: torch's choice")
     device: str = option("auto", "auto, cpu, cuda, cuda:N, ...")
@@ -100,11 +104,7 @@ class Config:
 def parse_config(argv: list[str] | None = None) -> Config:
     """Command line -> Config. Raises ValueError, one line, for options that do not go together."""
     config = parse(Config, "train.py", __doc__, RECIPES, argv)
-    if config.frames > POSITIONS and config.layers > 0:
-        raise ValueError(f"--frames {config.frames}: the table of frame positions has "
-                         f"{POSITIONS} rows")
-    if config.clip_lr == 0 and (config.layers == 0 or config.lr == 0):
-        raise ValueError("nothing to train: --clip-lr is 0, and no temporal layer has an --lr")
+    check_recipe(config.frames, config.layers, config.lr, config.clip_lr)
     return config
 
 
@@ -143,8 +143,8 @@ class Objective(nn.Module):
 
 def weighted_sum(losses: dict, config: Config):
     """L_ALL of Eq. 10: of a step's tensors, or of the means that the log prints."""
-    return total_loss(losses["L_TE"], losses.get("L_WMR", 0.0), losses.get("L_MSE", 0.0),
-                      config.weight_merged, config.weight_mse)
+    return L_ALL(losses["L_TE"], losses.get("L_WMR", 0.0), losses.get("L_MSE", 0.0),
+                 config.weight_merged, config.weight_mse)
 
 
 def draw_weights(config: Config, step: int, m: int) -> tuple[Tensor, Tensor]:
@@ -152,10 +152,23 @@ def draw_weights(config: Config, step: int, m: int) -> tuple[Tensor, Tensor]:
 
     m: the micro-batch's number in the global batch, so that no rank and no resume changes a draw.
     """
-    generator = torch.Generator().manual_seed(seed_of(config.seed, step, m))
+    generator = torch.Generator()
+    generator.manual_seed(seed_of(config.seed, step, m))
     expert_LE = draw_experts(config.layers, config.experts, generator, config.routing)
     merging_LE = draw_merging_weights(config.layers, config.experts, generator, config.beta)
     return expert_LE, merging_LE
+
+
+def micro_batch(objective: nn.Module, batch: dict, config: Config, step: int, m: int,
+                device: torch.device) -> dict[str, Tensor]:
+    """Forward and backward of micro-batch m of a step, which adds its gradients. -> its losses"""
+    expert_LE, merging_LE = draw_weights(config, step, m)
+    inputs = on_device(device, batch["frames"], batch["label"], expert_LE, merging_LE)
+    torch.manual_seed(seed_of(config.seed, step, m, 1))          # for towers with dropout
+    with autocast(device, dtype_for(device, config.precision)):
+        losses = objective(*inputs)                                                 # Eq. 4, 8, 9
+    (weighted_sum(losses, config) / config.accumulate).backward()                   # Eq. 10
+    return losses
 
 
 # --- 3. the optimiser and its schedule -----------------------------------------------------------
@@ -165,9 +178,9 @@ def build_optimizer(model: MoTE, config: Config) -> torch.optim.AdamW:
     model.logit_scale.requires_grad_(config.clip_lr > 0)
     model.temporal.requires_grad_(config.layers > 0 and config.lr > 0)
 
+    clip = [*model.visual.parameters(), model.logit_scale]
     groups = []
-    for parameters, peak in (([*model.visual.parameters(), model.logit_scale], config.clip_lr),
-                             (model.temporal.parameters(), config.lr)):
+    for parameters, peak in (clip, config.clip_lr), (model.temporal.parameters(), config.lr):
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         if trained:
             groups.append({"params": trained, "peak": peak})
@@ -192,7 +205,8 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, epoch: float, config: C
 class Run:
     """What `set_up` puts together and the loop takes."""
     ranks: Ranks
-    start: run_folder.Start
+    out: Path                                                    # the run's folder
+    resumed: dict | None                                         # the checkpoint it goes on from
     clips: TrainingClips
     batches: MicroBatches                                        # which clips each step takes
     model: MoTE
@@ -215,13 +229,12 @@ def set_up(cfg: Config) -> Run:
     batches = MicroBatches(len(videos), cfg.batch, cfg.epochs, cfg.seed, ranks.rank,
                            ranks.world_size, cfg.accumulate, begin.step)
 
-    # CLIP, and what this run must share with the checkpoint that it goes on from.
+    # CLIP, and what a checkpoint says of this run: the one that it goes on from says the same.
     clip, tokenizer = load_clip(cfg.backbone, cfg.pretrained)
     clip = clip.to(ranks.device)
     templates = list(read_templates(cfg.templates))
-    shared = run_folder.shared_with_checkpoint(train, drawn, tests[cfg.data], templates,
-                                               text_hash(clip), cfg.batch)
-    run_folder.check_start(begin, shared, batches.stop, cfg.epochs)
+    about = run_folder.describe_run(asdict(cfg), clip, templates, train, drawn, tests[cfg.data])
+    run_folder.check_start(begin, about, batches.stop)
 
     # From here on ranks wait for one another. Class embeddings of every dataset (Eq. 1).
     start(ranks)
@@ -239,15 +252,12 @@ def set_up(cfg: Config) -> Run:
     clips = TrainingClips(videos, cfg.frames, model.image_size, cfg.seed, cfg.flip, cfg.min_area,
                           Watch(videos, cfg.workers, begin.out / "skipped.txt"))
     weights = run_folder.weights_to_start_from(model, begin)
-    untrained = benchmark.untrained(model, begin.resumed)
+    about["untrained"] = benchmark.untrained(model, begin.resumed)
     run_folder.load_start(model, optimizer, weights, begin)
 
-    about = {"config": asdict(cfg), **shared, "frames": cfg.frames, "untrained": untrained,
-             "clip": run_folder.describe_clip(clip, cfg.backbone, cfg.pretrained)}
     run_folder.open_run(ranks, begin, drawn, tests[cfg.data].videos, train.classes)
-    ranks.say(header(ranks, dtype_for(ranks.device, cfg.precision), about, optimizer))
-    ranks.say(describe_videos(train, len(drawn), batches, begin.out))
-    return Run(ranks, begin, clips, batches, model, optimizer, benchmark, about)
+    ranks.say(header(ranks, about, optimizer, train, len(drawn), batches, begin.out))
+    return Run(ranks, begin.out, begin.resumed, clips, batches, model, optimizer, benchmark, about)
 
 
 # --- 5. the loop ---------------------------------------------------------------------------------
@@ -256,15 +266,13 @@ def run(cfg: Config) -> dict:
     parts = set_up(cfg)
     ranks, model, optimizer = parts.ranks, parts.model, parts.optimizer
     steps_per_epoch, last_step = parts.batches.steps_per_epoch, parts.batches.stop
-    precision = dtype_for(ranks.device, cfg.precision)
     model.visual.set_grad_checkpointing(cfg.checkpoint_activations)
     objective = data_parallel(Objective(model, cfg.second_pass), ranks, cfg.compile)
-    stream = watched(parts.clips, parts.batches, parts.clips.watch, cfg.workers,
-                     pin_memory=ranks.device.type == "cuda")
-    guard = Guard(ranks, model.visual, parts.clips.videos, parts.start)
-    meter = Meter(ranks, parts.start.resumed)
+    stream = watched(parts.clips, parts.batches, parts.clips.watch, cfg.workers, ranks.device)
+    guard = Guard(ranks, model.visual, parts.clips.videos, parts.out, parts.resumed)
+    meter = Meter(ranks, parts.resumed)
 
-    for step in range(parts.start.step, last_step + 1):
+    for step in range(parts.batches.start, last_step + 1):
         # Test what `step` steps have given, the experts merged (Eq. 6).
         if is_due(step, cfg.eval_every * steps_per_epoch) or step == last_step:
             parts.benchmark.test(model.merged(), step, step // steps_per_epoch, meter.means,
@@ -281,13 +289,8 @@ def run(cfg: Config) -> dict:
         for i in range(cfg.accumulate):
             batch = meter.wait_for(stream)
             m = i * ranks.world_size + ranks.rank
-            expert_LE, merging_LE = draw_weights(cfg, step, m)
-            torch.manual_seed(seed_of(cfg.seed, step, m, 1))                # towers with dropout
             with sync_only_on_the_last(objective, i == cfg.accumulate - 1):
-                with autocast(ranks.device, precision):
-                    losses = objective(*on_device(ranks, batch["frames"], batch["label"],
-                                                  expert_LE, merging_LE))     # Eq. 4, 8, 9
-                (weighted_sum(losses, cfg) / cfg.accumulate).backward()       # Eq. 10
+                losses = micro_batch(objective, batch, cfg, step, m, ranks.device)
             guard.saw(batch, losses)
 
         # Step, unless a rank has seen a loss or a gradient that is not finite.
@@ -308,12 +311,11 @@ def run(cfg: Config) -> dict:
         if log_is_due or save_is_due:
             guard.report_bad_videos()
         if save_is_due:
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(),
-                     "step": done, "meter": meter.state(), "undecodable": guard.bad.known}
-            run_folder.save(ranks, parts.start.out, cfg.keep, {**state, **parts.about})
+            run_folder.save(ranks, parts.out, cfg.keep, done, model, optimizer, meter, guard,
+                            parts.about)
         guard.end_if_it_must(done)
 
-    return run_folder.finish(ranks, parts.start.out, parts.about["untrained"],
+    return run_folder.finish(ranks, parts.out, parts.about["untrained"],
                              parts.benchmark.final(model.merged()))
 
 
@@ -324,4 +326,4 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -140,7 +140,7 @@ class Attention(nn.Module):
         B, T, D = x.shape
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
         qkv = qkv.view(B, T, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv                                                         # (B, H, T, D / H) each
+        q, k, v = qkv                                                        # (B, H, T, D / H) each
         x = F.scaled_dot_product_attention(q, k, v)
         return self.out_proj(x.transpose(1, 2).reshape(B, T, D))
 
@@ -166,9 +166,10 @@ class Block(nn.Module):
 class TemporalTransformer(nn.Module):
     """h of Eq. 2: frame features (B, T, D) and expert weights (L, E) -> temporal features.
 
-    Temporal features (B, T, D) are to be added to the frame features. The paper's sizes (Section 4.1): L = 6
-    for ViT-L/14 (D = 768), 4 for ViT-B/16 (D = 512), E = 4. num_experts=1 is the plain transformer,
-    the paper's baseline. num_layers=0 gives zeros, so that z is the mean of the frame features.
+    Temporal features (B, T, D) are to be added to the frame features. The paper's sizes (Section
+    4.1): L = 6 for ViT-L/14 (D = 768), 4 for ViT-B/16 (D = 512), E = 4. num_experts=1 is the plain
+    transformer, the paper's baseline. num_layers=0 gives zeros, so that z is the mean of the frame
+    features.
     Raises ValueError for sizes below that, for a D that the attention heads do not divide, and for
     more than 77 frames.
     """

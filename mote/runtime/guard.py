@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from .errors import printable
 from .ranks import Ranks, gather, total
-from .run_folder import Start
 from .signals import Stop
 
 MAX_REFUSED = 5           # refused steps in a row
@@ -29,19 +28,20 @@ class Guard:
     """Decides whether a step may change the weights, and whether the run must end.
 
     tower: whose buffers a refused step must not have changed. videos: (path, label), as
-    TrainingClips has them. All ranks call its methods.
+    TrainingClips has them. out: the run's folder. resumed: the checkpoint that it goes on from.
+    All ranks call its methods.
     """
 
-    def __init__(self, ranks: Ranks, tower: nn.Module, videos: list[tuple[str, int]],
-                 start: Start):
+    def __init__(self, ranks: Ranks, tower: nn.Module, videos: list[tuple[str, int]], out: Path,
+                 resumed: dict | None = None):
         self.ranks = ranks
         self.tower = tower
         self.videos = videos
-        self.out = start.out
+        self.out = out
         self.stop = Stop()
         self.stopping = False
-        self.refused = Refused(start.out / "refused.jsonl", ranks)
-        self.bad = BadVideos(videos, start.resumed)
+        self.refused = Refused(out / "refused.jsonl", ranks)
+        self.bad = BadVideos(videos, resumed)
 
     def before_step(self) -> None:
         """Remember what a refused step must leave as it was, and forget the step before."""
@@ -180,5 +180,5 @@ class BadVideos:
     def check(self) -> None:
         """Raise ValueError where they are more than MAX_BAD of the training videos."""
         if len(self.known) > MAX_BAD * self.distinct:
-            raise ValueError(f"{len(self.known)} of {self.distinct} training videos are undecodable: "
-                             f"over {MAX_BAD:.0%}")
+            raise ValueError(f"{len(self.known)} of {self.distinct} training videos are "
+                             f"undecodable: over {MAX_BAD:.0%}")

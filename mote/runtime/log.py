@@ -15,36 +15,35 @@ from torch import Tensor
 
 from ..data import MicroBatches
 from ..datasets.dataset import Dataset
+from .precision import dtype_for
 from .ranks import Ranks, gather
 
 FIRST_LOSSES = ("L_TE", "L_WMR", "L_MSE")       # of checkpoints that kept them in a list
 
 
-def header(ranks: Ranks, precision: str, about: dict, optimizer: torch.optim.Optimizer) -> str:
+def header(ranks: Ranks, about: dict, optimizer: torch.optim.Optimizer, train: Dataset,
+           drawn: int, batches: MicroBatches, out: Path) -> str:
     """The first lines of a log: versions, device, configuration, sizes, untrained CLIP's top-1.
 
-    about: what a checkpoint says of the run.
+    about: what a checkpoint says of the run. drawn: how many of the training videos are used.
     """
+    config = about["config"]
     trained = []
     for group in optimizer.param_groups:
         millions = sum(parameter.numel() for parameter in group["params"]) / 1e6
         trained.append(f"{millions:.2f} M at peak lr {group['peak']:g}")
     scores = [f"{name} {top1:.1f}" for name, top1 in about["untrained"].items()]
-    return "\n".join([
-        f"torch {torch.__version__}, {ranks.world_size} x {ranks.device.type}, "
-        f"{torch.get_num_threads()} threads, {precision}",
-        f"config {json.dumps(about['config'])}",
-        f"trained parameters: {', '.join(trained)}",
-        f"untrained CLIP, top-1: {', '.join(scores)}"])
-
-
-def describe_videos(train: Dataset, drawn: int, batches: MicroBatches, out: Path) -> str:
-    """What a run trains on. drawn: how many of the training videos, fewer with --shots."""
     videos = f"{drawn} training videos"
     if drawn < len(train.videos):
-        videos += f" repeated to {len(train.videos)}"
-    return (f"{train.name}: {videos}, {len(train.classes)} classes, {batches.steps_per_epoch} "
-            f"steps per epoch, from step {batches.start}; run folder {out}")
+        videos += f" repeated to {len(train.videos)}"                         # Appendix B
+    return "\n".join([
+        f"torch {torch.__version__}, {ranks.world_size} x {ranks.device.type}, "
+        f"{torch.get_num_threads()} threads, {dtype_for(ranks.device, config['precision'])}",
+        f"config {json.dumps(config)}",
+        f"trained parameters: {', '.join(trained)}",
+        f"untrained CLIP, top-1: {', '.join(scores)}",
+        f"{train.name}: {videos}, {len(train.classes)} classes, {batches.steps_per_epoch} steps "
+        f"per epoch, from step {batches.start}; run folder {out}"])
 
 
 def log_line(step: int, batches: MicroBatches, loss: float, terms: dict[str, float],

@@ -39,6 +39,11 @@ def option(default, help: str, least: float = 0, above: float = -math.inf,
     return field(default=default, metadata=rules)
 
 
+def positive(default, help: str) -> Any:
+    """An option that must be at least 1."""
+    return option(default, help, least=1)
+
+
 def flag(name: str) -> str:
     """The option of a field.
 

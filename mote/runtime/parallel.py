@@ -31,6 +31,6 @@ def sync_only_on_the_last(objective: nn.Module, last: bool) -> contextlib.Abstra
     return objective.no_sync()
 
 
-def on_device(ranks: Ranks, *tensors: Tensor) -> list[Tensor]:
-    """The tensors on this rank's device; pinned memory is copied while the host goes on."""
-    return [tensor.to(ranks.device, non_blocking=True) for tensor in tensors]
+def on_device(device: torch.device, *tensors: Tensor) -> list[Tensor]:
+    """The tensors on a device; pinned memory is copied while the host goes on."""
+    return [tensor.to(device, non_blocking=True) for tensor in tensors]

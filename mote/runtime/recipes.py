@@ -8,6 +8,8 @@ from the options given so far to defaults; of two recipes, the earlier one's def
 from argparse import Namespace
 from pathlib import Path
 
+from ..temporal_experts import POSITIONS
+
 DATASETS = {
     "toyworld": {"backbone": "toyworld", "pretrained": "toyworld", "layers": 3, "epochs": 16,
                  "warmup": 1.0, "batch": 32, "lr": 3e-3, "clip_lr": 4e-4, "min_area": 0.5,
@@ -45,3 +47,12 @@ def of_baseline(given: Namespace) -> dict:
 
 
 RECIPES = (of_dataset, of_backbone, of_baseline)
+
+
+def check_recipe(frames: int, layers: int, lr: float, clip_lr: float) -> None:
+    """Raise ValueError for options that leave nothing to train, or more frames than positions."""
+    if frames > POSITIONS and layers > 0:
+        raise ValueError(f"--frames {frames}: the table of frame positions has {POSITIONS} rows")
+    if clip_lr == 0 and (layers == 0 or lr == 0):
+        raise ValueError("nothing to train: --clip-lr 0 freezes CLIP, "
+                         "and no temporal layer has an --lr above 0")

@@ -20,11 +20,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..clip_backbone import clip_config
+from ..clip_backbone import clip_config, text_hash
 from ..datasets.dataset import Dataset, list_hash
 from ..datasets.lists import Videos, write_split
 from .checkpoints import check_weights, read_checkpoint, save_checkpoint
-from .log import table
+from .guard import Guard
+from .log import Meter, table
 from .ranks import Ranks, from_rank_0
 
 RESUMABLE = ("optimizer", "config", "frames", "untrained")       # what weights alone do not have
@@ -135,14 +136,25 @@ def number(path: Path) -> float:
 
 
 # --- going on from a checkpoint ------------------------------------------------------------------
-def shared_with_checkpoint(train: Dataset, videos: Videos, val: Dataset, templates: list[str],
-                           text: str, batch: int) -> dict:
-    """What a run must share with the checkpoint that it goes on from; it stands in both.
+SHARED = ("classes", "templates", "text_hash", "batch", "list of videos")
 
-    videos: those drawn of the training set. text: a hash of the text tower. batch: clips per step.
+
+def describe_run(config: dict, clip: nn.Module, templates: list[str], train: Dataset,
+                 drawn: Videos, val: Dataset) -> dict:
+    """What a checkpoint says of its run beside the weights. drawn: videos of the training set.
+
+    A run must share SHARED with the checkpoint that it goes on from.
     """
-    return {"classes": train.classes, "templates": templates, "text_hash": text, "batch": batch,
-            "list of videos": [list_hash(videos), list_hash(val.videos)]}
+    return {"config": config, "frames": config["frames"], "batch": config["batch"],
+            "clip": describe_clip(clip, config["backbone"], config["pretrained"]),
+            "classes": train.classes, "templates": templates, "text_hash": text_hash(clip),
+            "list of videos": [list_hash(drawn), list_hash(val.videos)]}
+
+
+def describe_clip(clip: nn.Module, backbone: str, pretrained: str) -> dict:
+    """Where a CLIP came from, and what is needed to build its visual tower anew."""
+    return {"backbone": backbone, "pretrained": pretrained, "config": clip_config(backbone),
+            "mean": tuple(clip.image_mean), "std": tuple(clip.image_std)}
 
 
 def check_resumed(resumed: dict, **now) -> None:
@@ -160,13 +172,13 @@ def check_resumed(resumed: dict, **now) -> None:
                              "start a new run")
 
 
-def check_start(start: Start, shared: dict, last_step: int, epochs: int) -> None:
+def check_start(start: Start, about: dict, last_step: int) -> None:
     """Raise ValueError where --resume cannot go on: another run, or one that is past its end."""
     if start.resumed:
-        check_resumed(start.resumed, **shared)
+        check_resumed(start.resumed, **{name: about[name] for name in SHARED})
     if start.step > last_step:
         raise ValueError(f"--resume: step {start.step} of the checkpoint is past the {last_step} "
-                         f"steps of --epochs {epochs}")
+                         f"steps of --epochs {about['config']['epochs']}")
 
 
 def agree_on_start(start: Start) -> Start:
@@ -210,12 +222,6 @@ def restore(optimizer: torch.optim.Optimizer, state: dict) -> None:
     for old, new in zip(state["param_groups"], optimizer.param_groups):
         old.update(peak=new["peak"], weight_decay=new["weight_decay"])
     optimizer.load_state_dict(state)
-
-
-def describe_clip(clip: nn.Module, backbone: str, pretrained: str) -> dict:
-    """What a checkpoint says of the CLIP that it came from: `build_model` needs no other word."""
-    return {"backbone": backbone, "pretrained": pretrained, "config": clip_config(backbone),
-            "mean": tuple(clip.image_mean), "std": tuple(clip.image_std)}
 
 
 # --- what is written -----------------------------------------------------------------------------
@@ -269,10 +275,18 @@ def record(ranks: Ranks, out: Path, result: dict) -> None:
             file.write(json.dumps(kept) + "\n")
 
 
-def save(ranks: Ranks, out: Path, keep: int, checkpoint: dict) -> None:
-    """Write step_N.pt and last.pt; keep the newest `keep` files. All ranks call it."""
+def save(ranks: Ranks, out: Path, keep: int, step: int, model: nn.Module,
+         optimizer: torch.optim.Optimizer, meter: Meter, guard: Guard, about: dict) -> None:
+    """Write step_N.pt and last.pt; keep the newest `keep` files. All ranks call it.
+
+    about: what `describe_run` says.
+    """
+    losses = meter.state()
     if ranks.first:
-        write(out, keep, {**checkpoint, "torch": str(torch.__version__)})
+        checkpoint = {"model": model.state_dict(), "optimizer": optimizer.state_dict(),
+                      "step": step, "meter": losses, "undecodable": guard.bad.known, **about,
+                      "torch": str(torch.__version__)}
+        write(out, keep, checkpoint)
     from_rank_0(None)                       # a rank that left now would have the others killed
 
 

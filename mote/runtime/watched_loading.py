@@ -131,13 +131,15 @@ class WorkersGone(Exception):
 
 
 def watched(data: Dataset, keys: Iterable[list], watch: Watch, workers: int,
-            pin_memory: bool = False) -> Iterator[dict]:
+            device: torch.device | None = None) -> Iterator[dict]:
     """The batches of a DataLoader, one for each of keys, in their order.
 
     data: decodes within `watch`. keys: a batch sampler, which gives the same each time that it is
-    iterated. Workers that die or hang are replaced, as often as it takes. Raises OSError, one line,
-    where they die again and again and no video is to blame.
+    iterated. device: where the batches go; for a GPU their memory is pinned. Workers that die or
+    hang are replaced, as often as it takes. Raises OSError, one line, where they die again and
+    again and no video is to blame.
     """
+    pin_memory = device is not None and device.type == "cuda"
     done = 0                               # batches that have come
     deaths = 0                             # see MAX_DEATHS
     while True:

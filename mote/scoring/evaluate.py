@@ -102,7 +102,7 @@ def all_cosines(model: MoTE, videos: Videos, classes_ND: Tensor, ranks: Ranks, p
     classes_ND = classes_ND.to(ranks.device)
 
     parts, failed = [], []
-    for one in watched(data, keys, watch, workers, ranks.device.type == "cuda"):
+    for one in watched(data, keys, watch, workers, ranks.device):
         failed += one["failed"]
         with autocast(ranks.device, p.precision):
             frames = one["frames"].to(ranks.device, non_blocking=True)

@@ -127,7 +127,7 @@ def shared_memory(options: Namespace) -> Findings:
 
 def disk(options: Namespace) -> Findings:
     """For the checkpoints kept and the one being written, temporary files, CLIP's weights."""
-    from eval import CACHE
+    from mote.runtime.prompts import CACHE
     config = options.config
     files = config.keep + 1
     yield room(config.out or "runs", files * checkpoint_size(options), f"{files} checkpoints",

@@ -15,36 +15,35 @@ DOCTOR = Path(__file__).parents[1] / "doctor.py"
 
 # --- 1. in a process of its own -------------------------------------------------------------------
 def take_steps(o: Namespace, clips: int) -> tuple[int, int]:
-    """Two training steps, AdamW's included, on random frames.
+    """Two of train.py's steps, the optimiser's included, on random frames and random weights.
 
     Returns their peak of memory and what was free before, in bytes.
     """
     import train
+    from mote.clip_backbone import load_clip
+    from mote.runtime.ranks import find_ranks
     from tools.bench.steps import frames_for, new_model, peak_memory, torch
     c = o.config
-    ranks = train.find_ranks(c.device, c.threads)
-    at = Namespace(backbone=c.backbone, device=ranks.device)
-    if ranks.device.type == "cuda":
-        free = torch.cuda.mem_get_info(ranks.device)[0]
+    device = find_ranks(c.device, c.threads).device
+    at = Namespace(backbone=c.backbone, device=device)
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
     else:
         free = free_memory()
 
-    clip = train.load_clip(c.backbone, "")[0].to(at.device)      # its text tower stays there too
+    clip = load_clip(c.backbone, "")[0].to(device)               # its text tower stays there too
     model = new_model(at, clip.visual, c.layers, c.experts).train()
     optimizer = train.build_optimizer(model, c)
     objective = train.Objective(model, c.second_pass)
     model.visual.set_grad_checkpointing(c.checkpoint_activations)
 
     for step in range(2):            # from the second on AdamW's moments are there
-        frames = frames_for(at, model, clips, c.frames)
-        labels = torch.zeros(clips, dtype=torch.long)
-        inputs = [frames, labels, *train.draws(c, step, 0)]
-        with train.autocast(at.device, train.dtype_for(at.device, c.precision)):
-            losses = objective(*(tensor.to(at.device) for tensor in inputs))
-        train.L_ALL(*losses, c.weight_merged, c.weight_mse).backward()
+        batch = {"frames": frames_for(at, model, clips, c.frames),
+                 "label": torch.zeros(clips, dtype=torch.long)}
+        train.micro_batch(objective, batch, c, step, 0, device)
         optimizer.step()
         optimizer.zero_grad()
-    return peak_memory(at.device), free
+    return peak_memory(device), free
 
 
 def free_memory() -> int:
