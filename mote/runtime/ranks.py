@@ -97,7 +97,10 @@ def choose_device(name: str, local_rank: int) -> torch.device:
 
 # --- the process group ----------------------------------------------------------------------------
 def start(ranks: Ranks) -> None:
-    """Join the process group; a single process needs none."""
+    """Join the process group, NCCL's for GPUs and gloo for all else; one process needs none.
+
+    Waits until every rank has come. Do what can go wrong on one rank alone before this.
+    """
     if ranks.device.type == "cuda":
         torch.cuda.set_device(ranks.device)
     if ranks.world_size == 1 or dist.is_initialized():
@@ -137,7 +140,7 @@ def total(numbers: Tensor) -> Tensor:
 
 
 def gather(items: list) -> list:
-    """The lists of all ranks joined, in rank order, on all ranks."""
+    """The lists of all ranks joined, in rank order, on all ranks. Items are pickled."""
     if not dist.is_initialized():
         return items
 
