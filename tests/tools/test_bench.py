@@ -27,8 +27,10 @@ import train
 from mote import toyworld
 from tools.bench import loader as bench_loader
 from tools.bench import pairs as bench_pairs
+from tools.bench import rows as bench_rows
 from tools.bench import speed as bench
 from tools.bench import steps as bench_steps
+from tools.bench import views as bench_views
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -144,10 +146,10 @@ def test_the_head_is_the_step_without_a_tower():
 
 
 def test_views_are_counted_where_frames_are_decoded_and_encoded():
-    counts = bench_steps.count_views(300, 3, 1)                  # three clips of eight, no frame shared
+    counts = bench_views.count_views(300, 3, 1)                  # three clips of eight, no frame shared
     assert counts == {"decoded": 24, "encoded": 24}
     assert not bench_steps.load("toyworld", CPU)[0].visual._forward_pre_hooks
-    short = bench_steps.count_views(20, 4, 3)                    # starts 0, 0, 1, 1: 16 distinct frames
+    short = bench_views.count_views(20, 4, 3)                    # starts 0, 0, 1, 1: 16 distinct frames
     assert short["decoded"] == 16 and 16 * 3 <= short["encoded"] <= 4 * 3 * 8
 
 
@@ -193,11 +195,11 @@ FIELDS = {"section", "name", "ratio", "low", "high", "target", "holds", "pairs",
 
 def measured(file, *arguments) -> list[dict]:
     """Run sections; the rows that came back, checked against those that were appended."""
-    before = len(bench.read(file)) if file.exists() else 0
+    before = len(bench_rows.read(file)) if file.exists() else 0
     rows = bench.main(["--quick", "--file", str(file), *arguments])
-    assert bench.read(file)[before:] == json.loads(json.dumps(rows)) and rows
+    assert bench_rows.read(file)[before:] == json.loads(json.dumps(rows)) and rows
     for row in rows:
-        assert set(row) == FIELDS and set(row["versions"]) == set(bench.PACKAGES) and row["versions"]["torch"]
+        assert set(row) == FIELDS and set(row["versions"]) == set(bench_rows.PACKAGES) and row["versions"]["torch"]
         if row["ratio"] is not None:
             assert all(math.isfinite(row[name]) for name in ("ratio", "low", "high"))
             assert row["low"] <= row["ratio"] <= row["high"]
@@ -239,7 +241,7 @@ def test_the_loader_without_decord_says_what_to_install(video, tmp_path, monkeyp
     assert [row["target"] for row in absent] == [">= 1.2", ">= 2"]
     assert all(row["reason"] == "not run: pip install decord" and row["holds"] is None for row in absent)
     assert len(rows) == 7 and all(row["threads"] == 1 for row in rows)
-    assert all("not run: pip install decord" in text for text in (bench.table(rows), bench.describe(absent[0])))
+    assert all("not run: pip install decord" in text for text in (bench_rows.table(rows, bench.SECTIONS), bench_rows.describe(absent[0])))
 
 
 def test_the_loader_without_ffmpeg_is_not_run_and_the_rest_is(video, tmp_path, monkeypatch):
@@ -303,10 +305,10 @@ def test_a_row_that_misses_its_target_stays_with_its_reason(tmp_path, monkeypatc
         yield bench_pairs.ratio("slow", [2.0, 2.0], [1.0, 1.0], "<= 1.05")
         yield bench_pairs.ratio("fast", [1.0, 1.0], [1.0, 1.0], "<= 1.05")
     monkeypatch.setitem(bench.SECTIONS, "training", misses)
-    monkeypatch.setattr(bench, "REASONS", {("training", "slow"): "by design", ("training", "fast"): "not to be shown"})
+    monkeypatch.setattr(bench_rows, "REASONS", {("training", "slow"): "by design", ("training", "fast"): "not to be shown"})
     slow, fast = measured(tmp_path / "f", "training")
     assert (slow["holds"], slow["reason"], fast["holds"], fast["reason"]) == (False, "by design", True, "")
-    assert "NOT MET" in bench.describe(slow) and "no: by design" in bench.table([slow])
+    assert "NOT MET" in bench_rows.describe(slow) and "no: by design" in bench_rows.table([slow], bench.SECTIONS)
 
 
 def test_quick_rows_are_not_kept_unless_a_file_is_named():

@@ -1,13 +1,17 @@
 """
-What tools/bench/speed.py compares the training loader with, on one file: three ways to the frames of one clip.
+Three ways to the frames of a clip: the training loader, and what speed.py compares it with.
 
-    ours              TrainingClips, whole: decoding and all training transforms                         (mote/data.py)
-    decoding alone    torchcodec on the same frames, and nothing else: no loader can be faster
-    decord + PIL      as the authors' loader: decord, short side 256 (bicubic), one crop, flip and gray decision per
-                      clip, 224 (bilinear), floats. decord is an extra of this benchmark: pip install decord
+    ours             TrainingClips: decoding and all training transforms             (mote/data.py)
+    decoding alone   torchcodec on the same frames, and nothing else: no loader can be faster
+    decord + PIL     as the authors' loader: decord; short side 256 (bicubic); one crop, one
+                     decision on flip and one on gray per clip; 224 (bilinear); floats. decord is
+                     an extra of this benchmark: pip install decord
 
-and three kinds of file: a video, the same prepared by tools/prepare.py, and a folder of that one's frames as JPEGs.
-Each way is a function of the pair's number, which seeds the frame indices: the same for all ways of one file.
+There are three kinds of file: a video, the same prepared by tools/prepare.py, and a folder with
+the frames of the prepared one as JPEGs.
+
+Each way is a function of the pair's number. The number seeds the frame indices, so that all ways
+read the same frames of a file.
 """
 import shutil
 import subprocess
@@ -21,93 +25,128 @@ from torch import Tensor
 
 from mote.data import TrainingClips, random_indices
 
-T, SIZE, SHORT_SIDE, SEED = 8, 224, 256, 0
+T = 8
+SIZE = 224
+SHORT_SIDE = 256
+SEED = 0
 
 
+# --- 1. three ways to the frames of a clip --------------------------------------------------------
 def generator(pair: int) -> np.random.Generator:
-    """As TrainingClips makes it for (epoch, index) = (pair, 0): what it draws first are the frame indices."""
+    """As TrainingClips makes it for (epoch, index) = (pair, 0). It draws frame indices first."""
     return np.random.default_rng((SEED, pair, 0))
 
 
 def ours(path: Path) -> Callable[[int], Tensor]:
+    """Frames (T, 3, SIZE, SIZE), uint8. Raises ValueError if a file does not decode every time."""
     clips = TrainingClips([(str(path), 0)], T, SIZE, SEED)
 
     def get(pair: int) -> Tensor:
         clip = clips[pair, 0]
-        if clip["failed"]:                                       # decoded at the second try, with other frames
+        if clip["failed"]:                            # decoded at the second try, with other frames
             raise ValueError(f"{path}: cannot be decoded every time")
         return clip["frames"]
+
     return get
 
 
 def decoding_alone(path: Path) -> Callable[[int], Tensor]:
+    """The distinct frames, uint8, in the size of the file; of a folder, its JPEGs."""
     from torchcodec.decoders import VideoDecoder, decode_jpeg
 
-    def get(pair: int) -> Tensor:
-        if path.is_dir():
-            indices = np.unique(random_indices(len(files), T, generator(pair)))
-            return torch.stack([decode_jpeg(files[i], mode="RGB") for i in indices])
+    pictures = sorted(path.glob("*.jpg"))
+
+    def from_folder(pair: int) -> Tensor:
+        indices = np.unique(random_indices(len(pictures), T, generator(pair)))
+        return torch.stack([decode_jpeg(pictures[i], mode="RGB") for i in indices])
+
+    def from_video(pair: int) -> Tensor:
         decoder = VideoDecoder(path, num_ffmpeg_threads=1)
-        return decoder.get_frames_at(np.unique(random_indices(len(decoder), T, generator(pair))).tolist()).data
-    files = sorted(path.glob("*.jpg"))
-    return get
+        indices = np.unique(random_indices(len(decoder), T, generator(pair)))
+        return decoder.get_frames_at(indices.tolist()).data
+
+    return from_folder if path.is_dir() else from_video
 
 
 def decord_and_pil(path: Path) -> Callable[[int], Tensor]:
-    """On one thread, its fastest on one core. Raises ImportError without decord, ValueError where it cannot decode."""
+    """Frames (T, 3, SIZE, SIZE), floats in [0, 1]. On one thread, which is its fastest on one core.
+
+    Raises ImportError without decord, and ValueError where decord cannot decode the file.
+    """
     import decord
     from PIL import Image
-    from torchvision.transforms import RandomResizedCrop
 
     def get(pair: int) -> Tensor:
         rng = generator(pair)
         reader = decord.VideoReader(str(path), num_threads=1)
-        frames = reader.get_batch(random_indices(len(reader), T, rng)).asnumpy()                    # (T, h, w, 3)
-        scale = SHORT_SIDE / min(frames.shape[1:3])
-        size = round(frames.shape[2] * scale), round(frames.shape[1] * scale)                       # w, h
-        images = [Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC) for frame in frames]
-        top, left, h, w = RandomResizedCrop.get_params(images[0], scale=[0.08, 1], ratio=[3 / 4, 4 / 3])
-        flip, gray = rng.random(2) < (0.5, 0.2)
-        images = [image.crop((left, top, left + w, top + h)) for image in images]
-        images = [image.resize((SIZE, SIZE), Image.Resampling.BILINEAR) for image in images]
-        if flip:
-            images = [image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for image in images]
-        if gray:
-            images = [image.convert("L").convert("RGB") for image in images]
-        return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous().float() / 255
+        frames = reader.get_batch(random_indices(len(reader), T, rng)).asnumpy()     # (T, h, w, 3)
+        images = authors_transforms([Image.fromarray(frame) for frame in frames], rng)
+        frames = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+        return frames.contiguous().float() / 255
+
+    # decord fails on some files, for one on widths that it pads: find out before anything is timed.
     try:
-        get(0)                                                   # it fails on widths that it pads, for one
+        get(0)
     except decord.DECORDError as error:
         raise ValueError(f"decord: {str(error).splitlines()[0][-100:]}") from None
     return get
 
 
+def authors_transforms(images: list, rng: np.random.Generator) -> list:
+    """PIL images, one per frame, after the authors' training transforms: SIZE x SIZE each."""
+    from PIL import Image
+    from torchvision.transforms import RandomResizedCrop
+
+    w, h = images[0].size
+    scale = SHORT_SIDE / min(w, h)
+    size = round(w * scale), round(h * scale)
+    images = [image.resize(size, Image.Resampling.BICUBIC) for image in images]
+
+    top, left, h, w = RandomResizedCrop.get_params(images[0], scale=[0.08, 1], ratio=[3 / 4, 4 / 3])
+    images = [image.crop((left, top, left + w, top + h)) for image in images]
+    images = [image.resize((SIZE, SIZE), Image.Resampling.BILINEAR) for image in images]
+
+    flip, gray = rng.random(2) < (0.5, 0.2)
+    if flip:
+        images = [image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for image in images]
+    if gray:
+        images = [image.convert("L").convert("RGB") for image in images]
+    return images
+
+
 WAYS = {"ours": ours, "decoding alone": decoding_alone, "decord + PIL": decord_and_pil}
 
 
+# --- 2. three kinds of file -----------------------------------------------------------------------
 def prepared(video: Path, folder: Path) -> Path:
     """The video as tools/prepare.py writes it. Raises OSError with its last line if it cannot."""
-    (folder / "src").mkdir()
-    shutil.copy(video, folder / "src")
-    done = subprocess.run([sys.executable, Path(__file__).parents[1] / "prepare.py", folder / "src", folder / "dst",
-                           "--jobs", "1", "--measure", "0"], capture_output=True, text=True)
+    source = folder / "src"
+    target = folder / "dst"
+    source.mkdir()
+    shutil.copy(video, source)
+
+    script = Path(__file__).parents[1] / "prepare.py"
+    command = [sys.executable, script, source, target, "--jobs", "1", "--measure", "0"]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise OSError(f"tools/prepare.py: {(done.stderr.strip().splitlines() or ['failed'])[-1][-200:]}")
-    return folder / "dst" / f"{video.stem}.mp4"
+        lines = done.stderr.strip().splitlines() or ["failed"]
+        raise OSError(f"tools/prepare.py: {lines[-1][-200:]}")
+    return target / f"{video.stem}.mp4"
 
 
 def jpegs(video: Path, folder: Path) -> Path:
-    """A folder with all its frames, at PIL's usual quality."""
+    """A folder with all frames of the video, at PIL's usual quality."""
     from PIL import Image
     from torchcodec.decoders import VideoDecoder
 
-    (folder / "jpegs").mkdir()
+    made = folder / "jpegs"
+    made.mkdir()
     for i, frame in enumerate(VideoDecoder(video, dimension_order="NHWC")):
-        Image.fromarray(frame.numpy()).save(folder / "jpegs" / f"{i:06d}.jpg")
-    return folder / "jpegs"
+        Image.fromarray(frame.numpy()).save(made / f"{i:06d}.jpg")
+    return made
 
 
 def files(video: Path, folder: Path) -> dict[str, Path]:
-    """video, prepared, JPEG folder; made in `folder`."""
+    """The video, prepared, and as a folder of JPEGs; the last two are made in `folder`."""
     short = prepared(video, folder)
     return {"video": video, "prepared": short, "JPEG folder": jpegs(short, folder)}

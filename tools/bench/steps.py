@@ -1,65 +1,115 @@
 """
-What tools/bench/speed.py takes the time of, the memory of, or counts.
+What tools/bench/speed.py takes the time and the memory of.
 
-    the step      train.Objective, forward and backward, from uint8 frames; the optimiser left out
-    the floor     open_clip's visual tower alone, on the same frames normalised; backward of a mean square
-    the head      the step again, with frame features given                                                  (`Given`)
+    the step     train.Objective, forward and backward, from uint8 frames; without the optimiser
+    the floor    open_clip's visual tower alone, on the same frames normalised; backward of a mean
+                 square
+    the head     the step again, with frame features given: all but the visual tower    (`Given`)
 
-Weights are random. Memory and ranks need processes of their own: `python tools/bench/steps.py JSON`.
+Weights are random. `options` are those of tools/bench/speed.py.
 
 Dimension key   B clips   T frames   D embedding   N classes   E experts   L layers
 """
 import contextlib
 import functools
-import io
-import json
-import os
 import resource
-import subprocess
 import sys
-import tempfile
-import time
 from argparse import Namespace
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from unittest.mock import patch
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-import train  # noqa: E402
-from eval import protocol  # noqa: E402
-from mote import toyworld  # noqa: E402
-from mote.clip_backbone import TEMPLATES, build_visual, clip_config, load_clip  # noqa: E402
-from mote.model import MoTE  # noqa: E402
-from mote.modulation import GAMMA, NEIGHBOURS  # noqa: E402
-from mote.runtime.precision import autocast  # noqa: E402
-from mote.runtime.ranks import Ranks, find_ranks, start  # noqa: E402
-from mote.scoring.evaluate import evaluate, view_cosines  # noqa: E402
-from mote.temporal_experts import TemporalTransformer  # noqa: E402
-from tools.bench.pairs import interleave  # noqa: E402
+import train
+from eval import protocol
+from mote import toyworld
+from mote.clip_backbone import TEMPLATES, clip_config, load_clip
+from mote.model import MoTE
+from mote.modulation import GAMMA, NEIGHBOURS
+from mote.runtime.precision import autocast
+from mote.runtime.ranks import Ranks
+from mote.scoring.evaluate import evaluate, view_cosines
+from mote.temporal_experts import TemporalTransformer
 
-L, E, T, N = 4, 4, 8, 400                                        # the paper's ViT-B/16 on Kinetics-400
+L, E, T, N = 4, 4, 8, 400                                 # the paper's ViT-B/16 on Kinetics-400
 
 
-def settle_for(device: torch.device) -> Callable:
-    return functools.partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
+# --- 1. what is measured: all that the benchmark takes from train.py, eval.py and mote.scoring ----
+def objective_of(model: MoTE) -> nn.Module:
+    """What a training step runs: both passes, and the three losses."""
+    return train.Objective(model, True)
 
 
-# --- 1. steps. o: the options of tools/bench/speed.py -----------------------------------------------------------------------
+def backward_of(objective: nn.Module, model: MoTE, frames: Tensor, labels_B: Tensor, step: int,
+                precision: str) -> None:
+    """Forward and backward of a step, with experts and temperatures drawn for its number.
+
+    objective: of the model; or what wraps it, such as a DistributedDataParallel.
+    """
+    config = train.Config(layers=len(model.temporal.blocks), experts=model.temporal.num_experts)
+    with autocast(frames.device, precision):
+        weights = [one.to(frames.device) for one in train.draws(config, step, 0)]
+        losses = objective(frames, labels_B, *weights)
+    train.L_ALL(*losses).backward()
+
+
+def optimizer_of(model: MoTE) -> torch.optim.AdamW:
+    """The fused AdamW of a training."""
+    return train.build_optimizer(model, train.Config())
+
+
+def cosines_of(model: MoTE, frames: Tensor, places_BVT: Tensor) -> None:
+    """What an evaluation computes of decoded frames."""
+    view_cosines(model, frames, places_BVT, model.finetune_classes, NEIGHBOURS, GAMMA)
+
+
+def evaluate_one(model: MoTE, video: str, clips: int, crops: int) -> None:
+    """An evaluation, on the CPU, of a list of one video with clips x crops views."""
+    videos = [(video, 0)]
+    plan = protocol("views", videos, list("abcde"), "", TEMPLATES, frames=T, clips=clips,
+                    crops=crops, resize=model.image_size)
+    ranks = Ranks(0, 1, torch.device("cpu"))
+    evaluate(model, videos, model.finetune_classes, ranks, plan)
+
+
+def run_train(arguments: list[str]) -> None:
+    """A whole run of train.py, in this process."""
+    train.main(arguments)
+
+
+def parts_of_a_run() -> list[tuple]:
+    """(owner, name of a function of it, part): the functions that a run of train.py spends its time
+    in, but for the training steps. A part may be a function of the call's arguments.
+    """
+    def which_evaluation(model: MoTE, *_) -> str:
+        return "evaluation" if model.temporal.blocks else "untrained evaluation"
+
+    return [(toyworld, "ready", "generating videos"),
+            (train, "class_embeddings", "class embeddings"),
+            (train, "evaluate", which_evaluation),
+            (train.Meter, "wait_for", "waiting for data"),
+            (train, "save", "saving")]
+
+
+def owner_of_the_cache():
+    """The module whose CACHE is the folder in which a run of train.py keeps class embeddings."""
+    return train
+
+
+# --- 2. models and frames -------------------------------------------------------------------------
 class Given(nn.Module):
-    """A visual tower that takes no time: frame features that are there already, with a gradient. Frames: 1 pixel."""
+    """A visual tower that takes no time: its frame features are there, with a gradient.
+
+    Frames are of one pixel: making and normalising them takes no time either.
+    """
     image_size = 1
 
-    def __init__(self, o: Namespace, frames: int):
+    def __init__(self, options: Namespace, frames: int):
         super().__init__()
-        self.features = nn.Parameter(torch.randn(frames, clip_config(o.backbone)["embed_dim"]))
+        dim = clip_config(options.backbone)["embed_dim"]
+        self.features = nn.Parameter(torch.randn(frames, dim))
 
     def forward(self, _: Tensor) -> Tensor:
         return self.features
@@ -67,187 +117,97 @@ class Given(nn.Module):
 
 @functools.cache
 def load(backbone: str, device: torch.device):
+    """CLIP with random weights, and its tokenizer. Making one is slow, so all sections share it."""
     clip, tokenizer = load_clip(backbone, "")
     return clip.to(device), tokenizer
 
 
-def new_model(o: Namespace, visual: nn.Module, layers: int = L, experts: int = E, classes: int = N) -> MoTE:
+def new_model(options: Namespace, visual: nn.Module, layers: int = L, experts: int = E,
+              classes: int = N) -> MoTE:
+    """A model of these sizes around a visual tower; the same weights at every call."""
     torch.manual_seed(0)
-    dim, half = clip_config(o.backbone)["embed_dim"], (0.5, 0.5, 0.5)
-    names_ND = F.normalize(torch.randn(classes, dim), dim=-1)
-    return MoTE(visual, TemporalTransformer(dim, layers, experts), names_ND, torch.tensor(4.6), half, half).to(o.device)
+    dim = clip_config(options.backbone)["embed_dim"]
+    classes_ND = F.normalize(torch.randn(classes, dim), dim=-1)
+    temporal = TemporalTransformer(dim, layers, experts)
+    half = (0.5, 0.5, 0.5)
+    model = MoTE(visual, temporal, classes_ND, torch.tensor(4.6), half, half)
+    return model.to(options.device)
 
 
-def frames_for(o: Namespace, model: MoTE, *shape: int) -> Tensor:
-    return torch.randint(256, (*shape, 3, model.image_size, model.image_size), dtype=torch.uint8, device=o.device)
+def frames_for(options: Namespace, model: MoTE, *shape: int) -> Tensor:
+    """Random frames, uint8 (*shape, 3, h, w) of the model's image size."""
+    size = model.image_size
+    return torch.randint(256, (*shape, 3, size, size), dtype=torch.uint8, device=options.device)
 
 
-def training_step(o: Namespace, visual: nn.Module, frames: int = T, precision: str = "fp32", **sizes):
-    """train.Objective, and a function that runs its forward and backward with newly drawn experts."""
-    model = new_model(o, visual, **sizes).train()
-    config = train.Config(layers=len(model.temporal.blocks), experts=model.temporal.num_experts)
-    uint8, labels = frames_for(o, model, o.clips, frames), torch.zeros(o.clips, dtype=torch.long, device=o.device)
-    objective = train.Objective(model, True)
+# --- 3. steps -------------------------------------------------------------------------------------
+def training_step(options: Namespace, visual: nn.Module, frames: int = T, precision: str = "fp32",
+                  **sizes: int) -> tuple[nn.Module, Callable]:
+    """The objective, and a function that runs its forward and backward for a step's number.
+
+    The function takes what wraps the objective as a second argument. sizes: of `new_model`.
+    """
+    model = new_model(options, visual, **sizes).train()
+    uint8 = frames_for(options, model, options.clips, frames)
+    labels_B = torch.zeros(options.clips, dtype=torch.long, device=options.device)
+    objective = objective_of(model)
 
     def step(i: int, objective: nn.Module = objective) -> None:
-        with autocast(o.device, precision):
-            losses = objective(uint8, labels, *(weights.to(o.device) for weights in train.draws(config, i, 0)))
-        train.L_ALL(*losses).backward()
+        backward_of(objective, model, uint8, labels_B, i, precision)
         objective.zero_grad()
+
     return objective, step
 
 
-def floor_step(o: Namespace, visual: nn.Module, frames: int = T, precision: str = "fp32", backward: bool = True):
-    """A function that runs the visual tower alone, forwards, or the backward of a mean square too."""
-    model = new_model(o, visual).train(backward)
-    normalised = model.normalise(frames_for(o, model, o.clips * frames))
+def floor_step(options: Namespace, visual: nn.Module, frames: int = T, precision: str = "fp32",
+               backward: bool = True) -> Callable:
+    """A function that runs the visual tower alone: forward, and backward if asked to."""
+    model = new_model(options, visual).train(backward)
+    normalised = model.normalise(frames_for(options, model, options.clips * frames))
 
     def step(_: int) -> None:
-        with torch.set_grad_enabled(backward), autocast(o.device, precision):
+        with torch.set_grad_enabled(backward), autocast(options.device, precision):
             features = visual(normalised)
         if backward:
             features.float().square().mean().backward()
             visual.zero_grad()
+
     return step
 
 
-def evaluation_step(o: Namespace, visual: nn.Module, precision: str) -> Callable:
-    """A function that runs mote.scoring.evaluate.view_cosines, experts merged, one view per video."""
-    model = new_model(o, visual).eval()
-    model.temporal, frames = model.temporal.merged(), frames_for(o, model, o.clips * T)
-    places_BVT = torch.arange(o.clips * T, device=o.device).view(o.clips, 1, T)
+def evaluation_step(options: Namespace, visual: nn.Module, precision: str) -> Callable:
+    """A function that computes the cosines of an evaluation: experts merged, one view per video."""
+    model = new_model(options, visual).eval()
+    model.temporal = model.temporal.merged()
+    frames = frames_for(options, model, options.clips * T)
+    places_BVT = torch.arange(options.clips * T, device=options.device).view(options.clips, 1, T)
 
     def step(_: int) -> None:
-        with torch.no_grad(), autocast(o.device, precision):
-            view_cosines(model, frames, places_BVT, model.finetune_classes, NEIGHBOURS, GAMMA)
+        with torch.no_grad(), autocast(options.device, precision):
+            cosines_of(model, frames, places_BVT)
+
     return step
 
 
-# --- 2. counts and shares ---------------------------------------------------------------------------------------------
-def count_views(length: int, clips: int, crops: int) -> Counter:
-    """Frames "decoded" and "encoded" by `evaluate` for a video of so many frames. On toyworld's CLIP: counts only."""
-    from torchcodec.decoders import VideoDecoder
-    from torchcodec.encoders import VideoEncoder
-    o, counts, get = Namespace(backbone="toyworld", device=torch.device("cpu")), Counter(), VideoDecoder.get_frames_at
-    visual = load(o.backbone, o.device)[0].visual
-    model = new_model(o, visual, layers=1, experts=1, classes=5)
-
-    def decoded(self, indices, *rest, **options):
-        counts["decoded"] += len(indices)
-        return get(self, indices, *rest, **options)
-    hook = visual.register_forward_pre_hook(lambda _, inputs: counts.update(encoded=len(inputs[0])))
-    with tempfile.TemporaryDirectory() as folder, patch.object(VideoDecoder, "get_frames_at", decoded):
-        square, video = toyworld.make_clip("star", "red", "moving left", (0,), frames=length), f"{folder}/wide.mp4"
-        VideoEncoder(torch.cat([square, square.flip(-1)], -1), frame_rate=12).to_file(video)     # three crops differ
-        plan = protocol("views", [(video, 0)], list("abcde"), "", TEMPLATES, frames=T, clips=clips, crops=crops,
-                        resize=model.image_size)
-        evaluate(model, [(video, 0)], model.finetune_classes, Ranks(0, 1, o.device), plan)
-    hook.remove()
-    return counts
-
-
-def first_step(o: Namespace, folder: str, i: int) -> None:
-    """train.py's toyworld job, in a process of its own, until it has made a step."""
-    process = subprocess.Popen(
-        [sys.executable, "train.py", "--log-every", "1", "--workers", "0", "--device", str(o.device),
-         "--threads", str(o.threads), "--out", f"{folder}/{i}"], cwd=ROOT, text=True, stdout=subprocess.PIPE,
-        env={**os.environ, "MOTE_DATA": f"{folder}/data", "XDG_CACHE_HOME": f"{folder}/cache"})
-    if not any(line.startswith("step 1/") for line in process.stdout):
-        raise RuntimeError("train.py ended before its first step")
-    process.kill()
-    process.communicate()
-
-
-def demo_seconds(arguments: list[str]) -> Counter:
-    """Where train.py's toyworld job, in this process, spends its time: its functions timed, the rest as "all else"."""
-    spent, last = Counter(), [0.0]
-
-    def timed(function: Callable, part: Callable | str) -> Callable:
-        @functools.wraps(function)
-        def run(*args, **options):
-            begin = time.perf_counter()
-            result = function(*args, **options)
-            last[0] = time.perf_counter()
-            spent[part if isinstance(part, str) else part(*args)] += last[0] - begin
-            return result
-        return run
-
-    def stepped(*_) -> None:
-        spent["training steps"] += time.perf_counter() - last[0]                 # since the batch came
-    places = ((toyworld, "ready", "generating videos"), (train, "class_embeddings", "class embeddings"),
-              (train, "evaluate", lambda model, *_: "evaluation" if model.temporal.blocks else "untrained evaluation"),
-              (train.Meter, "wait_for", "waiting for data"), (train, "save", "saving"))
-    with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        for owner, name, part in places:
-            stack.enter_context(patch.object(owner, name, timed(getattr(owner, name), part)))
-        stack.enter_context(patch.object(train, "CACHE", Path(folder) / "cache"))
-        stack.enter_context(patch.dict(os.environ, {"MOTE_DATA": f"{folder}/data"}))
-        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-        stack.callback(register_optimizer_step_post_hook(stepped).remove)
-        begin = time.perf_counter()
-        train.main(["--out", f"{folder}/run", *arguments])
-        total = time.perf_counter() - begin
-    return spent + Counter({"all else": total - spent.total()})
-
-
-# --- 3. what runs in processes of its own -----------------------------------------------------------------------------
-def run_python(*arguments: str, **environment: str) -> str:
-    """Run it in the project's folder. -> what it printed."""
-    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env={**os.environ, **environment},
-                          capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(arguments)}:\n{done.stderr}")
-    return done.stdout
-
-
-def worker(o: Namespace, what: str, **case) -> list[str]:
-    """A command line: this file, running a worker with the options of `o` and of `case`."""
-    about = {"backbone": o.backbone, "device": str(o.device), "threads": o.threads, "clips": o.clips, "pairs": o.pairs}
-    return [str(Path(__file__).resolve()), json.dumps({**about, "what": what, **case})]
+# --- 4. clocks and memory -------------------------------------------------------------------------
+def settle_for(device: torch.device) -> Callable:
+    """A function that returns when the device is idle: launching a kernel does not wait for it."""
+    if device.type == "cuda":
+        return functools.partial(torch.cuda.synchronize, device)
+    return lambda: None
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes. On Linux VmHWM: ru_maxrss of a child starts at what its parent had."""
+    """The most memory that this process has had so far, in bytes; on a GPU, that of its tensors.
+
+    On Linux it is VmHWM, because ru_maxrss of a child starts at what its parent had.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+
     with contextlib.suppress(OSError):
-        return 1024 * int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
-
-def memory_worker(o: Namespace) -> int:
-    """Bytes that two steps, or two of the floor, take at their peak over what the imports took."""
-    o.device = find_ranks(o.device, o.threads).device
-    config = clip_config(o.backbone)                             # imports open_clip
-    before = peak_memory(o.device)
-    visual = build_visual(config).to(o.device)
-    visual.set_grad_checkpointing(o.checkpoint)
-    step = floor_step(o, visual, o.frames) if o.floor else training_step(o, visual, o.frames)[1]
-    step(0)
-    step(1)                                                      # weights, gradients and activations all there
-    return peak_memory(o.device) - before
-
-
-def ranks_worker(o: Namespace) -> list[list[float]] | None:
-    """Seconds of a step on all ranks, of one without communication, of one on rank 0 while the others wait."""
-    ranks = find_ranks(o.device.partition(":")[0], threads=1)
-    o.device, synchronise = ranks.device, settle_for(ranks.device)
-    start(ranks)
-    objective, step = training_step(o, load(o.backbone, o.device)[0].visual)
-    ddp = nn.parallel.DistributedDataParallel(objective)
-
-    def silent(i: int) -> None:
-        with ddp.no_sync():
-            step(i, ddp)
-    columns = interleave([lambda i: step(i, ddp), silent, step if ranks.first else lambda _: None], o.pairs,
-                         lambda: (synchronise(), dist.barrier()))
-    dist.destroy_process_group()
-    return columns if ranks.first else None
-
-
-if __name__ == "__main__":
-    options = Namespace(**json.loads(sys.argv[1]))
-    answer = {"memory": memory_worker, "ranks": ranks_worker}[options.what](options)
-    if answer is not None:
-        print(json.dumps(answer))
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
