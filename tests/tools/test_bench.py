@@ -1,5 +1,5 @@
 """
-tools/bench/speed.py: its statistics by hand, sides that run in turns and do the same work, rows that are kept and shown.
+tools/bench/speed.py: its statistics by hand, sides that take turns and do the same work, rows that are kept and shown.
 
 Nothing here asserts a time. Must be true: the interval holds the median with the chance it states, by the binomial; a
 target is met if the interval reaches it, from either side; both sides of a ratio get the same frames; what a section
@@ -241,7 +241,8 @@ def test_the_loader_without_decord_says_what_to_install(video, tmp_path, monkeyp
     assert [row["target"] for row in absent] == [">= 1.2", ">= 2"]
     assert all(row["reason"] == "not run: pip install decord" and row["holds"] is None for row in absent)
     assert len(rows) == 7 and all(row["threads"] == 1 for row in rows)
-    assert all("not run: pip install decord" in text for text in (bench_rows.table(rows, bench.SECTIONS), bench_rows.describe(absent[0])))
+    shown = bench_rows.table(rows, bench.SECTIONS), bench_rows.describe(absent[0])
+    assert all("not run: pip install decord" in text for text in shown)
 
 
 def test_the_loader_without_ffmpeg_is_not_run_and_the_rest_is(video, tmp_path, monkeypatch):
@@ -305,7 +306,8 @@ def test_a_row_that_misses_its_target_stays_with_its_reason(tmp_path, monkeypatc
         yield bench_pairs.ratio("slow", [2.0, 2.0], [1.0, 1.0], "<= 1.05")
         yield bench_pairs.ratio("fast", [1.0, 1.0], [1.0, 1.0], "<= 1.05")
     monkeypatch.setitem(bench.SECTIONS, "training", misses)
-    monkeypatch.setattr(bench_rows, "REASONS", {("training", "slow"): "by design", ("training", "fast"): "not to be shown"})
+    reasons = {("training", "slow"): "by design", ("training", "fast"): "not to be shown"}
+    monkeypatch.setattr(bench_rows, "REASONS", reasons)
     slow, fast = measured(tmp_path / "f", "training")
     assert (slow["holds"], slow["reason"], fast["holds"], fast["reason"]) == (False, "by design", True, "")
     assert "NOT MET" in bench_rows.describe(slow) and "no: by design" in bench_rows.table([slow], bench.SECTIONS)

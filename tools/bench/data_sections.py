@@ -24,7 +24,10 @@ VIEWS = ((20, 3, 1), (20, 4, 3), (300, 3, 1), (300, 4, 3))        # frames of a 
 
 
 def views(options: Namespace) -> Iterator[dict]:
-    """Frames decoded and encoded, beside the distinct frames of a video's views."""
+    """Frames decoded and encoded, beside the distinct frames of a video's views.
+
+    Distinct frames are those of its clips. Each crop of a frame has to be encoded on its own.
+    """
     for length, clips, crops in VIEWS:
         counts = count_views(length, clips, crops)
         distinct = len(np.unique(segment_indices(length, T, clips)))
@@ -35,12 +38,15 @@ def views(options: Namespace) -> Iterator[dict]:
 
 
 def text(options: Namespace) -> Iterator[dict]:
-    """Class embeddings in batches and one by one, and what a second start encodes again."""
+    """Class embeddings in batches and one by one, and what a second start encodes again.
+
+    The cache of class embeddings should leave nothing to encode.
+    """
     clip, tokenizer = load(options.backbone, options.device)
     classes = [*toyworld.class_set("toyworld"), *toyworld.class_set("toyworld-appearance")]
     names = [name for name, _ in classes]
 
-    # As many classes as take about a minute, all rounds together.
+    # As many classes as take about a minute, all rounds of both sides together.
     (once,), = interleave([lambda _: class_embeddings(clip, tokenizer, names[:1])], 1,
                           options.settle)
     affordable = int(60 / (2 * (options.pairs + 1) * once))
@@ -57,6 +63,7 @@ def text(options: Namespace) -> Iterator[dict]:
     yield ratio("class embeddings in batches / one class at a time", *columns, "<= 1",
                 f"{n} classes")
 
+    # Calls of the text tower are counted, not timed: a second start makes none.
     tower = patch.object(clip, "encode_text", wraps=clip.encode_text)
     with tempfile.TemporaryDirectory() as cache, tower as calls:
         class_embeddings(clip, tokenizer, names[:2], cache=cache)
@@ -67,7 +74,10 @@ def text(options: Namespace) -> Iterator[dict]:
 
 
 def loader(options: Namespace) -> Iterator[dict]:
-    """The training loader beside other ways, on one core: torch and the decoders on one thread."""
+    """The training loader beside other ways, on one core: torch and the decoders on one thread.
+
+    A worker of the loader has one core too. All ways run in turns, on all kinds of file.
+    """
     threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -80,10 +90,12 @@ def loader(options: Namespace) -> Iterator[dict]:
         seconds = dict(zip(ways, interleave(list(ways.values()), options.pairs)))
     torch.set_num_threads(threads)
 
+    # What the transforms cost over decoding, which no loader can go below.
     for kind, target in (("video", "<= 1.25"), ("prepared", "<= 1.25"), ("JPEG folder", "")):
         yield ratio(f"{kind}: TrainingClips / decoding alone", seconds[kind, "ours"],
                     seconds[kind, "decoding alone"], target)
 
+    # What the authors' way costs beside ours. Where decord is missing, the row says why.
     for kind, target in (("video", ">= 1.2"), ("prepared", ">= 2")):
         name = f"{kind}: decord + PIL as the authors' / TrainingClips"
         if kind in missing:
@@ -91,13 +103,17 @@ def loader(options: Namespace) -> Iterator[dict]:
         else:
             yield ratio(name, seconds[kind, "decord + PIL"], seconds[kind, "ours"], target)
 
+    # What preparing a dataset gains.
     for kind, target in (("prepared", ">= 4"), ("JPEG folder", "")):
         yield ratio(f"TrainingClips: video / {kind}", seconds["video", "ours"],
                     seconds[kind, "ours"], target)
 
 
 def ways_that_work(made: dict[str, Path]) -> tuple[dict[tuple, Callable], dict[str, str]]:
-    """(kind of file, way) -> its function; kind -> why a way is missing. decord reads no JPEGs."""
+    """(kind of file, way) -> its function; kind -> why a way is missing. decord reads no JPEGs.
+
+    made: kind of file -> its path. Only decord can be missing, or fail on a file.
+    """
     ways = {}
     missing = {}
     for kind, path in made.items():

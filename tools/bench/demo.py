@@ -1,5 +1,8 @@
 """
 Where a toyworld run of train.py, the one of `make demo`, spends its time.
+
+Functions of the run are replaced by timed ones. Parts must not call one another, or what they share
+would count twice.
 """
 import contextlib
 import functools
@@ -48,6 +51,7 @@ def demo_seconds(arguments: list[str]) -> Counter:
 
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
+        # Each part's function, timed, in place of itself for as long as the stack is open.
         for owner, name, part in parts_of_a_run():
             timed = clock.timed(getattr(owner, name), part)
             stack.enter_context(patch.object(owner, name, timed))

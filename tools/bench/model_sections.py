@@ -3,6 +3,7 @@ Sections of tools/bench/speed.py on the model: training, evaluation, optimiser, 
 
 Each takes the command's options and yields rows (tools/bench/pairs.py).
 """
+import itertools
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 
@@ -49,6 +50,7 @@ def training(options: Namespace) -> Iterator[dict]:
     features = Given(options, options.clips * T)
 
     for precision, tail in options.precisions:
+        # Three sides, each on as many frames: the whole step, the tower alone, all but the tower.
         _, step = training_step(options, visual, precision=precision)
         _, head = training_step(options, features, precision=precision)
         floor = floor_step(options, visual, precision=precision)
@@ -57,6 +59,8 @@ def training(options: Namespace) -> Iterator[dict]:
         yield ratio(f"training step / CLIP's visual tower{tail}", whole, clip, "<= 1.05",
                     "the authors' step: 1.31, without activation checkpointing 1.14")
         yield ratio(f"step of the head, features given / visual tower{tail}", alone, clip)
+
+        # What a GPU's users compare: clips in a second, and the part of its peak that is used.
         if options.device.type == "cuda":
             yield row(f"clips/s{tail}", [options.clips / seconds for seconds in whole])
         if precision == "bf16":
@@ -65,7 +69,10 @@ def training(options: Namespace) -> Iterator[dict]:
 
 def flops_used(device: torch.device, name: str, step: Callable, seconds: list[float]
                ) -> Iterator[dict]:
-    """The part of a known GPU's peak that a step reaches in bf16. No row for other GPUs."""
+    """The part of a known GPU's peak that a step reaches in bf16. No row for other GPUs.
+
+    seconds: of the step, one per pair. Its operations are counted once, forward and backward.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     gpu = torch.cuda.get_device_name(device)
@@ -79,7 +86,10 @@ def flops_used(device: torch.device, name: str, step: Callable, seconds: list[fl
 
 @torch.no_grad()
 def evaluation(options: Namespace) -> Iterator[dict]:
-    """An evaluation beside CLIP's visual tower; experts merged once beside merged every time."""
+    """An evaluation beside CLIP's visual tower; experts merged once beside merged every time.
+
+    Experts merged once are a plain transformer (Eq. 6): it costs what one expert costs.
+    """
     visual = visual_tower(options)
     features = Given(options, options.clips * T)
 
@@ -92,6 +102,7 @@ def evaluation(options: Namespace) -> Iterator[dict]:
                     "the authors': 1.25")
         yield ratio(f"the head, features given / visual tower{tail}", alone, floor)
 
+    # The temporal transformer alone: in a whole evaluation the tower would hide the difference.
     experts = new_model(options, features).temporal
     merged = experts.merged()
     e_BTD = features.features.unflatten(0, (options.clips, T))
@@ -108,12 +119,16 @@ def evaluation(options: Namespace) -> Iterator[dict]:
 
 
 def optimiser(options: Namespace) -> Iterator[dict]:
-    """AdamW fused and not, and the look for NaN, beside a training step."""
+    """AdamW fused and not, and the look for NaN, beside a training step.
+
+    The sides take turns, so a whole step is the sum of the fused update and of a step without one.
+    """
     objective, step = training_step(options, visual_tower(options))
     fused = optimizer_of(objective.model)
     groups = [{"params": group["params"]} for group in fused.param_groups]
+    # The same parameters: rates of 0 keep both optimisers from changing what the other one sees.
     plain = torch.optim.AdamW(groups, lr=0.0, weight_decay=0.2, fused=False)
-    parameters = [p for group in groups for p in group["params"]]
+    parameters = list(itertools.chain.from_iterable(group["params"] for group in groups))
     gradients = [torch.randn_like(p) for p in parameters]
 
     def update(optimizer: torch.optim.Optimizer) -> None:
@@ -140,11 +155,14 @@ def optimiser(options: Namespace) -> Iterator[dict]:
 
 
 def growth(options: Namespace) -> Iterator[dict]:
-    """The step without the tower, where one size grows."""
+    """The step without the tower, where one size grows.
+
+    Where all of the time is proportional to a size, the ratio is that of the sizes: the target.
+    """
     for size, (numbers, law) in GROWTH.items():
         heads = []
         for n in numbers:
-            frames = n if size == "frames" else T
+            frames = n if size == "frames" else T         # given features are as many as frames
             features = Given(options, options.clips * frames)
             _, head = training_step(options, features, **{size: n})
             heads.append(head)

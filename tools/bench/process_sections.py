@@ -23,13 +23,17 @@ FEW = {"toyworld": {"train": 1, "val": 1}, "toyworld-novel": {"val": 1},
 
 
 def memory(options: Namespace) -> Iterator[dict]:
-    """Peaks of memory, of a training step and of the visual tower: three each, which hardly vary."""
+    """Peaks of memory, of a training step and of the tower: three each, which hardly vary.
+
+    A process each: what one has taken it does not give back to the next.
+    """
     def peaks(**case) -> list[float]:
         usual = {"frames": T, "floor": False, "checkpoint": False}
         command = worker(options, "memory", **{**usual, **case})
         times = 2 if options.quick else 3
         return [float(run_python(*command)) / 2**30 for _ in range(times)]
 
+    # As the other sections; twice the frames; the paper's larger backbone, with one clip.
     large = {"backbone": options.backbone if options.quick else "ViT-L-14-quickgelu", "clips": 1}
     cases = {f"{options.clips} x {T} frames": {},
              f"{options.clips} x {2 * T} frames": {"frames": 2 * T},
@@ -44,6 +48,7 @@ def memory(options: Namespace) -> Iterator[dict]:
 
 def start(options: Namespace) -> Iterator[dict]:
     """From nothing to mote, to an answer, to the first training step, beside importing torch."""
+    # A process of its own every time: a second import costs nothing.
     def new_process(*arguments: str) -> Callable:
         return lambda _: run_python(*arguments)
 
@@ -54,6 +59,7 @@ def start(options: Namespace) -> Iterator[dict]:
     yield ratio("import mote / import torch", mote_s, torch_s, "<= 1.2")
     yield ratio("train.py --help / import torch", help_s, torch_s, "<= 1.2")
 
+    # Videos are generated before the clock starts; the warm-up round fills the cache of names.
     with tempfile.TemporaryDirectory() as folder:
         for name, few in FEW.items():
             clips = few if options.quick else None
@@ -65,7 +71,10 @@ def start(options: Namespace) -> Iterator[dict]:
 
 
 def ranks(options: Namespace) -> Iterator[dict]:
-    """A training step on two ranks beside one, and what of it is communication."""
+    """A training step on two ranks beside one, and what of it is communication.
+
+    Each rank has as many clips as one alone. no_sync leaves communication out.
+    """
     step_name = "step on 2 ranks / on 1"
     share_name = "communication's share of the step"
     if options.device.type == "cuda" and torch.cuda.device_count() < 2:
@@ -73,6 +82,7 @@ def ranks(options: Namespace) -> Iterator[dict]:
         yield not_run(share_name, "needs two GPUs")
         return
 
+    # torchrun may print before rank 0 does: its answer is the last line.
     said = run_python("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
                       *worker(options, "ranks"), OMP_NUM_THREADS="1")
     whole, silent, alone = json.loads(said.splitlines()[-1])
@@ -82,13 +92,14 @@ def ranks(options: Namespace) -> Iterator[dict]:
 
 
 def demo(options: Namespace) -> Iterator[dict]:
-    """What share of the demo each of its parts takes."""
+    """What share of the demo, `make demo`, each of its parts takes. The shares sum to one."""
     arguments = ["--device", str(options.device), "--threads", str(options.threads)]
     sets = {}
     if options.quick:
         arguments += ["--epochs", "2", "--workers", "0"]
         sets = FEW
 
+    # Without --quick the sets stay as they are.
     with patch.dict(toyworld.SETS, sets):
         spent = demo_seconds(arguments)
     for part, seconds in spent.items():

@@ -1,5 +1,12 @@
 """
 The rows of tools/bench/speed.py, a JSON line each: kept, read, shown as lines and as a table.
+
+    section, name           what was measured
+    ratio, low, high        the figure and the ends of its interval; null if it was not run
+    target, holds           what it should reach, and whether the interval does
+    pairs, ranks            how many pairs it is of, and which of them end the interval
+    beside, note, reason    what it comes from, what to compare it with, why it misses its target
+    threads, device, ...    what it was measured with
 """
 import importlib.metadata
 import json
@@ -8,8 +15,8 @@ from pathlib import Path
 
 PACKAGES = ("torch", "torchvision", "torchcodec", "open_clip_torch", "decord")
 
-CACHE = "likely the cache: one layer's weights fit, those of several do not"
 # Why a target is not met: (section, name) -> the reason that is shown.
+CACHE = "likely the cache: one layer's weights fit, those of several do not"
 REASONS = {
     ("evaluation", "4 experts merged in every forward / merged once"):
         "both are bound by memory, and the bytes would allow 4.3 to 5.0: the plain head reads "

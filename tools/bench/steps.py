@@ -33,7 +33,11 @@ from mote.runtime.ranks import Ranks
 from mote.scoring.evaluate import evaluate, view_cosines
 from mote.temporal_experts import TemporalTransformer
 
-L, E, T, N = 4, 4, 8, 400                                 # the paper's ViT-B/16 on Kinetics-400
+# The paper's ViT-B/16 on Kinetics-400.
+L = 4
+E = 4
+T = 8
+N = 400
 
 
 # --- 1. what is measured: all that the benchmark takes from train.py, eval.py and mote.scoring ----

@@ -38,6 +38,7 @@ def count_views(length: int, clips: int, crops: int) -> Counter:
     counts = Counter()
     get_frames = VideoDecoder.get_frames_at
 
+    # Both are counted where the work is done, below every cache that could save it.
     def count_decoded(self, indices, *rest, **flags):
         counts["decoded"] += len(indices)
         return get_frames(self, indices, *rest, **flags)
