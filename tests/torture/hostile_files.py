@@ -102,7 +102,7 @@ def hostile_names(folder: Path, marker: Path) -> Trial:
     """
     names = (f"$(touch {marker.name}).mp4", f"`touch {marker.name}`.mp4",
              f"; touch {marker.name} #.mp4", "-y.mp4", "a 'b' \"c\".mp4", "|touch executed.mp4")
-    # Two videos of each class, or none would be left to test on.
+    # Two videos of each class: one cannot be split into train and val.
     source = folder / "shell"
     video = next((folder / "data/toyworld/videos").iterdir()).read_bytes()
     for label, name in enumerate(names):
