@@ -14,10 +14,10 @@ import torch
 from torture.damaged_videos import damage
 from torture.job import ROOT, Job, Trial, flip
 
-import eval as evaluation
 from mote import toyworld
 from mote.clip_backbone import class_embeddings, clip_config, load_clip
 from mote.datasets.lists import read_classes, read_split
+from mote.runtime import prompts
 from mote.runtime.checkpoints import load_model, read_checkpoint, save_checkpoint
 from mote.runtime.run_folder import evaluated
 from mote.runtime.watched_loading import Watch
@@ -86,7 +86,7 @@ def all_cases(folder: Path) -> list[Case]:
         return Watch([("a.mp4", 0)], 1, file)
 
     def read_templates(file: Path) -> object:
-        return evaluation.read_templates(str(file))
+        return prompts.read_templates(str(file))
 
     def case(what: str, file: Path, read: Callable) -> Case:
         return Case(what, file, file.read_bytes(), read)

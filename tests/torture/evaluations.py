@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from torture.job import ROOT, Job, Trial
 
-import eval as evaluation
 from mote.clip_backbone import class_embeddings, load_clip
+from mote.datasets.dataset import open_dataset
 from mote.model import MoTE
 from mote.runtime.ranks import Ranks
 from mote.scoring import evaluate as scoring
+from mote.scoring.protocols import protocol_of
 from mote.temporal_experts import TemporalTransformer
 
 
@@ -89,13 +90,12 @@ def evaluation_of(job: Job):
     """
     cpu = Ranks(0, 1, torch.device("cpu"))
     folder = str(job.folder / "data/toyworld-novel")
-    videos, names, _ = evaluation.dataset("novel", folder, "val", cpu)
+    data = open_dataset("novel", "val", folder)
     clip, tokenizer = load_clip("toyworld", "toyworld")
-    classes = class_embeddings(clip, tokenizer, names)
+    classes = class_embeddings(clip, tokenizer, data.classes)
     model = MoTE(clip.visual, TemporalTransformer(64, 2), classes, clip.logit_scale,
                  clip.image_mean, clip.image_std)
-    plan = evaluation.protocol("novel", videos, names, "", ("{}",), frames=8,
-                               resize=model.image_size)
+    plan = protocol_of(data, ("{}",), frames=8, resize=model.image_size)
     scores = scoring.half_class_scores                    # gets all cosines of a list
 
     def cosines(batch: int, workers: int) -> list[Tensor]:
@@ -106,7 +106,7 @@ def evaluation_of(job: Job):
             return scores(cosine_BN, labels_B)
 
         with patch.object(scoring, "half_class_scores", remember):
-            scoring.evaluate(model, videos, classes, cpu, plan, batch=batch, workers=workers)
+            scoring.evaluate(model, data.videos, classes, cpu, plan, batch=batch, workers=workers)
         return seen
 
     return cosines

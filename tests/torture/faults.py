@@ -33,7 +33,8 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 import train  # noqa: E402
 from mote import data  # noqa: E402
-from mote.runtime import watched_loading  # noqa: E402
+from mote.files import decoding  # noqa: E402
+from mote.runtime import guard, watched_loading  # noqa: E402
 
 PIECES = 20               # in which a slow checkpoint is written
 
@@ -95,8 +96,8 @@ class Faults:
 
 # --- where faults are put in ----------------------------------------------------------------------
 def into_training(faults: Faults) -> None:
-    """All that faults use of train.py: all ranks agree once a step; the objective has losses."""
-    agree = train.agree
+    """All that faults use of a training: ranks agree once a step; the objective has losses."""
+    agree = guard.agree
     forward = train.Objective.forward
 
     def agree_and_do(*flags):
@@ -105,22 +106,23 @@ def into_training(faults: Faults) -> None:
         return answer
 
     def poisoned_forward(self, *inputs):
-        first, *rest = forward(self, *inputs)
-        return faults.poisoned(first), *rest
+        losses = forward(self, *inputs)
+        return {**losses, "L_TE": faults.poisoned(losses["L_TE"])}
 
-    train.agree = agree_and_do
+    guard.agree = agree_and_do
     train.Objective.forward = poisoned_forward
 
 
 def into_loading(faults: Faults) -> None:
     """Decoding that kills or hangs, and how soon a worker counts as hung."""
-    decode = data.decode_distinct
+    decode = decoding.decode_distinct
 
     def fatal_decode(path, choose):
         faults.before_decoding(path)
         return decode(path, choose)
 
-    data.decode_distinct = fatal_decode
+    decoding.decode_distinct = fatal_decode                # training's, through decode
+    data.decode_distinct = fatal_decode                    # testing's
     watched_loading.HUNG = faults.fault.get("hung", watched_loading.HUNG)
     watched_loading.POLL = faults.fault.get("poll", watched_loading.POLL)
 

@@ -28,8 +28,10 @@ def determinism(job: Job, options: Namespace) -> Iterator[Trial]:
 EVALUATION = """
 import sys
 sys.path.insert(0, '.')
-from mote import toyworld
-toyworld.SETS = {name: {side: 1 for side in clips} for name, clips in toyworld.SETS.items()}
+from mote.toyworld import generator
+for clips in generator.SETS.values():
+    for side in clips:
+        clips[side] = 1
 import eval
 eval.main(['--backbone', 'toyworld', '--pretrained', 'toyworld', '--data', 'toyworld-novel',
            '--workers', '0', '--threads', '1', '--json', sys.argv[1]])

@@ -23,14 +23,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import train
-from eval import protocol
 from mote import toyworld
 from mote.clip_backbone import TEMPLATES, clip_config, load_clip
+from mote.datasets.dataset import Dataset
 from mote.model import MoTE
 from mote.modulation import GAMMA, NEIGHBOURS
+from mote.runtime import prompts, run_folder
 from mote.runtime.precision import autocast
 from mote.runtime.ranks import Ranks
+from mote.scoring import benchmark
 from mote.scoring.evaluate import evaluate, view_cosines
+from mote.scoring.protocols import protocol_of
 from mote.temporal_experts import TemporalTransformer
 
 # The paper's ViT-B/16 on Kinetics-400.
@@ -52,11 +55,10 @@ def backward_of(objective: nn.Module, model: MoTE, frames: Tensor, labels_B: Ten
 
     objective: of the model; or what wraps it, such as a DistributedDataParallel.
     """
-    config = train.Config(layers=len(model.temporal.blocks), experts=model.temporal.num_experts)
-    with autocast(frames.device, precision):
-        weights = [one.to(frames.device) for one in train.draws(config, step, 0)]
-        losses = objective(frames, labels_B, *weights)
-    train.L_ALL(*losses).backward()
+    config = train.Config(layers=len(model.temporal.blocks), experts=model.temporal.num_experts,
+                          precision=precision)
+    batch = {"frames": frames, "label": labels_B}
+    train.micro_batch(objective, batch, config, step, 0, frames.device)
 
 
 def optimizer_of(model: MoTE) -> torch.optim.AdamW:
@@ -72,8 +74,9 @@ def cosines_of(model: MoTE, frames: Tensor, places_BVT: Tensor) -> None:
 def evaluate_one(model: MoTE, video: str, clips: int, crops: int) -> None:
     """An evaluation, on the CPU, of a list of one video with clips x crops views."""
     videos = [(video, 0)]
-    plan = protocol("views", videos, list("abcde"), "", TEMPLATES, frames=T, clips=clips,
-                    crops=crops, resize=model.image_size)
+    data = Dataset("views", videos, list("abcde"), split="")
+    plan = protocol_of(data, TEMPLATES, frames=T, clips=clips, crops=crops,
+                       resize=model.image_size)
     ranks = Ranks(0, 1, torch.device("cpu"))
     evaluate(model, videos, model.finetune_classes, ranks, plan)
 
@@ -91,15 +94,15 @@ def parts_of_a_run() -> list[tuple]:
         return "evaluation" if model.temporal.blocks else "untrained evaluation"
 
     return [(toyworld, "ready", "generating videos"),
-            (train, "class_embeddings", "class embeddings"),
-            (train, "evaluate", which_evaluation),
+            (prompts, "class_embeddings", "class embeddings"),
+            (benchmark, "evaluate", which_evaluation),
             (train.Meter, "wait_for", "waiting for data"),
-            (train, "save", "saving")]
+            (run_folder, "save", "saving")]
 
 
 def owner_of_the_cache():
     """The module whose CACHE is the folder in which a run of train.py keeps class embeddings."""
-    return train
+    return prompts
 
 
 # --- 2. models and frames -------------------------------------------------------------------------

@@ -16,21 +16,21 @@ def decoding(options: Namespace) -> Findings:
 
     Toyworld's are generated: left out.
     """
-    from eval import dataset, dataset_folder
+    from mote.datasets.dataset import dataset_folder, open_dataset
     config = options.config
     if config.data.startswith("toyworld") and not config.data_root:
         return
 
-    quiet = Namespace(first=False)   # in the place of the ranks: nothing is printed
-    videos = dataset(config.data, config.data_root, "train", quiet, config.train_list,
-                     config.class_names, config.split)[0]
+    train = open_dataset(config.data, "train", config.data_root, config.train_list,
+                         config.class_names, config.split, write=False)
+    videos = train.videos
     if config.batch > len(videos):
         yield Finding(False, f"--batch {config.batch} is more than the {len(videos)} training "
                       "videos", f"--batch {len(videos)} or lower")
 
     drawn = random.Random(config.seed).sample(videos, min(options.videos, len(videos)))
     times, bad, error = decode_some(drawn, options)
-    folder = dataset_folder(config.data, config.data_root, quiet)
+    folder = dataset_folder(config.data, config.data_root, write=False)
     check = f"python tools/check.py --data {config.data} --data-root {folder}"
     if error is not None:
         reason = str(error).strip().splitlines()[-1][:200]
