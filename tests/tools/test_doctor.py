@@ -22,11 +22,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchcodec.encoders import VideoEncoder
 
-import eval as evaluation
 import mote.data
 import mote.runtime.ranks
 import train
 from mote.clip_backbone import clip_config, load_clip
+from mote.datasets.dataset import open_dataset
 from mote.runtime.ranks import Ranks
 from mote.temporal_experts import TemporalTransformer
 from mote.toyworld import make_clip
@@ -386,7 +386,7 @@ def test_a_folder_without_one_good_video_or_without_any_is_wrong(find, videos, t
 
 @pytest.mark.parametrize("fault, says", [(lambda: os._exit(3), "exited"), (lambda: time.sleep(60), "timed out")])
 def test_a_video_that_kills_or_stops_its_decoder_is_named(find, videos, monkeypatch, fault, says):
-    drawn = random.Random(0).sample(evaluation.dataset("k400", str(videos), "train", Namespace(first=False))[0], 16)
+    drawn = random.Random(0).sample(open_dataset("k400", "train", str(videos)).videos, 16)
 
     def decode(path, choose):
         if path == drawn[5][0]:
