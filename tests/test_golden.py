@@ -234,7 +234,8 @@ def trained(golden: dict, **other) -> dict:
         all_losses.append([losses[name].item() for name in ("L_TE", "L_WMR", "L_MSE")])
         all_rates.append([group["lr"] for group in optimizer.param_groups])
     after = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    return {"losses": torch.tensor(all_losses, dtype=torch.float64), "rates": torch.tensor(all_rates, dtype=torch.float64),
+    return {"losses": torch.tensor(all_losses, dtype=torch.float64),
+            "rates": torch.tensor(all_rates, dtype=torch.float64),
             "before": under_the_authors_names(before), "after": under_the_authors_names(after)}
 
 

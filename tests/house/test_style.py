@@ -169,17 +169,23 @@ def test_train_is_read_in_one_sitting():
     assert measured <= TRAIN_LINES, f"train.py: {measured} lines, at most {TRAIN_LINES}"
 
 
-@pytest.mark.parametrize("which, files, least", [("mote/", MOTE, 45), ("train.py, eval.py, tools/", [*SCRIPTS, *TOOLS], 30)])
+@pytest.mark.parametrize("which, files, least", [
+    ("mote/", MOTE, 45),
+    ("train.py, eval.py, tools/", [*SCRIPTS, *TOOLS], 30),
+], ids=["mote", "scripts"])
 def test_the_code_says_why(which, files, least):
     """A folder as a whole: one file may need fewer words than another."""
     measured = style.comments_per_100([file.read_text() for file in files])
-    assert measured >= least, (
-        f"{which}: {measured:.0f} comment and docstring lines per 100 lines of code, at least {least}\n"
-        + "\n".join(f"{name(file)}: %d for %d lines of code" % style.count_lines(file.read_text()) for file in files))
+    report = [f"{which}: {measured:.0f} comment and docstring lines per 100 lines of code, at least {least}"]
+    for file in files:
+        documented, code = style.count_lines(file.read_text())
+        report.append(f"{name(file)}: {documented} for {code} lines of code")
+    assert measured >= least, "\n".join(report)
 
 
 def test_no_line_of_the_tests_passes_120_columns():
     offences = []
     for file in sorted((ROOT / "tests").rglob("*.py")):
-        offences += [f"{name(file)}:{number}: {rule}" for number, rule in style.wide_lines(file.read_text(), 120)]
+        wide = style.wide_lines(file.read_text(), limit=120)
+        offences += [f"{name(file)}:{number}: {rule}" for number, rule in wide]
     assert not offences, "\n".join(offences)

@@ -11,6 +11,6 @@ def randn(seed: int, *shape: int) -> torch.Tensor:
 
 
 def flat(views_BVT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Views (B, V, T, 3, h, w) as mote.scoring.evaluate.view_cosines takes them: frames (n, 3, h, w), places (B, V, T)."""
+    """Views (B, V, T, 3, h, w) as `view_cosines` (mote/scoring) takes them: frames (n, 3, h, w), places (B, V, T)."""
     B, V, T = views_BVT.shape[:3]
     return views_BVT.flatten(0, 2), torch.arange(B * V * T).view(B, V, T)
