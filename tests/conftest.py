@@ -15,7 +15,7 @@ from support.places import GOLDEN
 CACHE = tempfile.TemporaryDirectory(prefix="mote-tests-")
 os.environ["XDG_CACHE_HOME"] = CACHE.name
 
-pytest_plugins = ["support.clips"]                               # its fixtures
+pytest_plugins = ["support.clips", "support.equations", "support.skips"]       # fixtures, --equations, MOTE_NO_SKIPS
 
 torch.set_num_threads(1)
 settings.register_profile("dev", max_examples=50, deadline=None)

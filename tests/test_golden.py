@@ -65,7 +65,7 @@ def test_the_finetuning_classes_travel_in_the_checkpoint(model, golden):
     torch.testing.assert_close(model.finetune_classes, golden["finetune_classes"], rtol=0, atol=0)
 
 
-# --- evaluation -------------------------------------------------------------------------------------------------------
+# --- evaluation (Eq. 1-3, 6, 11) --------------------------------------------------------------------------------------
 def test_frame_features_agree(merged, golden):
     assert relative_error(merged.frame_features(golden["frames"]), golden["frame_features"]) <= TOLERANCE
 
@@ -119,7 +119,7 @@ def test_modulation_changes_a_prediction(merged, golden):
     assert not torch.equal(found, golden["eval_cosine_test_classes"].argmax(dim=1))
 
 
-# --- a training step --------------------------------------------------------------------------------------------------
+# --- a training step (Eq. 3, 4, 7-10) ---------------------------------------------------------------------------------
 def rows_of(golden: dict) -> tuple[torch.Tensor, torch.Tensor]:
     """The draws that were forced on the authors' modules, as expert weights (L, E) of the two passes."""
     merging_LE = torch.stack([merging_weights(3, tau) for tau in golden["taus"].tolist()])
@@ -197,7 +197,7 @@ def test_merged_weights_agree_at_every_temperature(model, golden, tau):
     assert relative_error(up_weight[:4, :4], golden["merged_up_weight_block"][str(tau)]) <= TOLERANCE
 
 
-# --- a whole training -------------------------------------------------------------------------------------------------
+# --- a whole training (Eq. 10) ----------------------------------------------------------------------------------------
 # Tolerances that the authors' own code meets in float32, and that a forgotten weight decay, another eps or another beta
 # of AdamW does not (float64 numbers; 12 steps, the first epoch of 4 a warm-up).
 LOSSES, PICKED, NORM, MOVED = {"rtol": 1e-5, "atol": 0}, {"rtol": 0, "atol": 2e-6}, 1e-6, 2e-3
@@ -355,7 +355,7 @@ def test_the_learning_rate_matches_a_number_worked_by_hand():
     assert train.learning_rate(0, 8.0, 10, 0) == pytest.approx(8)            # without warm-up it starts at the peak
 
 
-# --- the draws of a step ----------------------------------------------------------------------------------------------
+# --- the draws of a step (Eq. 5, Section 3.3) -------------------------------------------------------------------------
 steps = st.integers(0, 10**6)
 
 

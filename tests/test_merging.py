@@ -32,7 +32,7 @@ EXACT = {"rtol": 0, "atol": 0}
 PAPER_TAUS = (0.6, 1.2, 2.4, 4.8, 9.6, -0.6, -1.2, -2.4, -4.8, -9.6, math.inf)
 
 
-# --- merging weights --------------------------------------------------------------------------------------------------
+# --- merging weights (Eq. 7) ------------------------------------------------------------------------------------------
 @given(num_experts, taus)
 @example(4, math.inf)
 def test_weights_are_a_convex_combination(E, tau):
@@ -99,7 +99,7 @@ def test_weights_for_no_experts_are_refused(E):
         merging_weights(E, 1.0)
 
 
-# --- merge ------------------------------------------------------------------------------------------------------------
+# --- merge (Eq. 6, 7) -------------------------------------------------------------------------------------------------
 @given(seeds, num_experts, trailing_shapes)
 def test_merge_agrees_with_the_sum_in_the_paper(seed, E, shape):
     weights_E, theta_E = randn(seed, E), randn(seed + 1, E, *shape)
@@ -164,7 +164,7 @@ def test_a_wrong_number_of_weights_is_refused(weights, theta):
         merge(torch.ones(weights), torch.ones(theta))
 
 
-# --- temperatures -----------------------------------------------------------------------------------------------------
+# --- temperatures (Section 3.3) ---------------------------------------------------------------------------------------
 def test_the_temperatures_are_the_eleven_of_the_paper():
     assert len(temperatures()) == 11
     assert sorted(temperatures()) == pytest.approx(sorted(PAPER_TAUS))
@@ -214,7 +214,7 @@ def test_temperatures_of_two_layers_are_independent():
     assert abs(same - n * p) < 5 * math.sqrt(n * p * (1 - p)), same
 
 
-# --- losses -----------------------------------------------------------------------------------------------------------
+# --- losses (Eq. 3, 9, 10) --------------------------------------------------------------------------------------------
 def test_classification_loss_matches_a_number_worked_by_hand():
     # Scale ln 3, cosines (1, 0): softmax (3, 1) / 4. Label 0: -ln 3/4 = ln 4/3, label 1: ln 4; mean (ln 16/3) / 2.
     cosine_BN = torch.tensor([[1.0, 0.0], [1.0, 0.0]])

@@ -40,7 +40,7 @@ def rho(x_BD, test_ND, finetune_MD, k=5, gamma=0.05):
     return modulation(class_similarity(x_BD, test_ND, finetune_MD, k), gamma)
 
 
-# --- similarity -------------------------------------------------------------------------------------------------------
+# --- similarity (Eq. 11) ----------------------------------------------------------------------------------------------
 @given(seeds, st.integers(1, 4), sizes, sizes, dims, st.integers(1, 7))
 def test_similarity_agrees_with_eq_11_written_out(seed, B, N, M, D, k):
     x_BD, test_ND, finetune_MD = scene(seed, B, N, M, D, k)
@@ -125,7 +125,7 @@ def test_fewer_than_one_neighbour_is_refused(k):
         class_similarity(torch.ones(2, 3), torch.ones(4, 3), torch.ones(4, 3), k)
 
 
-# --- rho --------------------------------------------------------------------------------------------------------------
+# --- rho (Eq. 11) -----------------------------------------------------------------------------------------------------
 @given(seeds, st.integers(1, 4), sizes, sizes, dims, st.integers(1, 7), gammas)
 def test_the_factor_lies_above_0_and_at_most_at_1(seed, B, N, M, D, k, gamma):
     rho_B = rho(*scene(seed, B, N, M, D, k), k, gamma)
@@ -185,7 +185,7 @@ def test_a_gamma_that_is_not_positive_is_refused(gamma):
         modulation(torch.ones(2), gamma)
 
 
-# --- the video embedding and its cosine (mote/model.py) ---------------------------------------------------------------
+# --- the video embedding and its cosine, mote/model.py (Eq. 2, 3, 11) -------------------------------------------------
 def test_the_video_embedding_matches_a_number_worked_by_hand():
     # Means over 2 frames: e = (1 + 3) / 2 = 2, t = (10 + 30) / 2 = 20.  2 + 0.1 x 20 = 4; rho on e would give 20.2.
     e_BTD, t_BTD = torch.tensor([[[1.0], [3.0]]]), torch.tensor([[[10.0], [30.0]]])

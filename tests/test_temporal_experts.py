@@ -55,7 +55,7 @@ def merging_rows(tau: float, layers: int = L, experts: int = E) -> torch.Tensor:
     return merging_weights(experts, tau).expand(layers, experts)
 
 
-# --- routing ----------------------------------------------------------------------------------------------------------
+# --- routing (Eq. 5) --------------------------------------------------------------------------------------------------
 def test_multinomial_routing_has_the_probabilities_of_the_paper():
     printed = torch.tensor([0.0321, 0.0871, 0.2369, 0.6439])                                 # Eq. 5 for four experts
     torch.testing.assert_close(routing_probabilities(4), printed, rtol=0, atol=5.1e-5)
@@ -187,7 +187,7 @@ def test_biases_start_at_0_and_norms_at_1(fresh):
             torch.testing.assert_close(parameter.detach(), expected, **EXACT, msg=named(name))
 
 
-# --- forward, against networks written another way --------------------------------------------------------------------
+# --- forward, against networks written another way (Eq. 2) ------------------------------------------------------------
 def test_quick_gelu_matches_numbers_worked_by_hand():
     # x = ln 3 / 1.702: sigmoid(1.702 x) = 3/4, sigmoid(-1.702 x) = 1/4
     x = math.log(3) / 1.702
@@ -303,7 +303,7 @@ def test_the_experts_match_a_number_worked_by_hand():
     torch.testing.assert_close(found.detach(), torch.tensor([[[expected]]]))
 
 
-# --- routing is merging with a one-hot vector -------------------------------------------------------------------------
+# --- routing is merging with a one-hot vector (Eq. 4, 8) --------------------------------------------------------------
 @pytest.mark.parametrize("chosen", [(0, 6), (3, 3), (6, 1)])
 def test_a_one_hot_pass_is_exactly_the_selected_expert(chosen):
     model, x = head().float(), randn(1, B, T, D).float()
@@ -339,7 +339,7 @@ def test_every_expert_receives_gradient_from_the_merged_pass(tau):
             assert gradient.any(), (layer, name, i)
 
 
-# --- frames -----------------------------------------------------------------------------------------------------------
+# --- frames (Eq. 2) ---------------------------------------------------------------------------------------------------
 @given(seeds, st.permutations(range(5)))
 def test_frame_permutation_permutes_outputs_without_position_embedding(seed, order):
     model, x, weights_LE = head(seed, 6, 2, 3, 3), randn(seed, B, 5, 6), randn(seed + 1, 2, 3)
@@ -414,7 +414,7 @@ def test_weights_for_another_number_of_experts_are_refused():
         head()(randn(1, B, T, D), torch.ones(L, E + 1))
 
 
-# --- the inference merge ----------------------------------------------------------------------------------------------
+# --- the inference merge (Eq. 6) --------------------------------------------------------------------------------------
 @given(seeds, st.integers(0, 3), st.integers(1, 5))
 def test_the_merged_head_is_the_pass_at_infinite_tau(seed, L, E):
     model, x = head(seed, 6, L, E, 3), randn(seed, B, T, 6)
