@@ -15,7 +15,7 @@ import tempfile
 import pytest
 import torch
 from support.places import ROOT
-from support.readme import README
+from support.readme import README, is_accounted_for
 from torchcodec.encoders import VideoEncoder
 
 import eval as evaluation
@@ -143,7 +143,28 @@ def test_every_table_and_figure_of_the_paper_that_has_numbers_has_a_row():
     names = "1 2a 2b 2c 2d 2e 2f 3 4 5 6 7a 7b 7c 7e 7f".split()
     missing = [name for name in names if not any(f"Table {name}:" in title for title in COMMANDS)]
     assert not missing and any(title.startswith("Figure 1b") for title in COMMANDS)
-    assert len(COMMANDS) == len(ROWS) and all(row[3].startswith("not run") for row in ROWS)
+    assert len(COMMANDS) == len(ROWS)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
+def test_a_row_says_not_run_or_gives_a_number_with_its_log_or_protocol(row):
+    assert is_accounted_for(row[3]), f"{row[0]}: {row[3]}"
+
+
+@pytest.mark.parametrize("cell, accounted", [
+    ("not run", True),
+    ("not run: K400, weights", True),
+    ("81.6 / 96.1 (results/k400.jsonl)", True),
+    ("83.2 +- 0.7, [log](results/ucf101.log)", True),
+    ("81.6 / 96.1, protocol 0123abcd", True),
+    ("81.6", False),
+    ("81.6 / 96.1, protocol unknown", False),
+    ("about 80 (results/k400.jsonl)", False),
+    ("results/k400.jsonl", False),
+    ("", False),
+])
+def test_a_number_needs_its_log_or_protocol(cell, accounted):
+    assert is_accounted_for(cell) == accounted
 
 
 EVALUATIONS = {title: command for title, command in COMMANDS.items() if "eval.py" in command}
