@@ -1,75 +1,107 @@
 """
 Each concept is one short file that can be lifted out and read: it imports alone, with nothing heavy.
 
-For every module that says it can be copied, in an interpreter that sees nothing else of this project (python -I); for
-all scripts and modules, their length. Checked against sys.modules and against the caps of the project.
+Checked in an interpreter that sees nothing else of this project (python -I), against sys.modules and the imports that
+stand in the file.
 """
+import ast
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from support.places import ROOT
+from support.style import imported_modules
 
-ROOT = Path(__file__).parents[2]
-MODULES = ("merging", "modulation", "temporal_experts", "clip_backbone", "data", "datasets/lists", "datasets/folders",
-           "scoring/protocols")
-NEEDS = {"temporal_experts": ["merging"], "data": ["files/decoding"], "clip_backbone": ["files/weights"],
-         "datasets/lists": ["datasets/finding_lists", "datasets/parsing_lists", "datasets/published_lists", "datasets/folders"]}        # as their docstrings say
+MOTE = ROOT / "mote"
+
+
+class Needs(NamedTuple):
+    packages: set[str] = set()                   # that it may name, also inside functions
+    beside: tuple[str, ...] = ()                 # files of mote/ to copy with it, as its docstring says
+
+
+COPYABLE = {
+    "merging": Needs({"torch"}),
+    "modulation": Needs({"torch"}),
+    "temporal_experts": Needs({"torch"}, beside=("merging",)),
+    "clip_backbone": Needs({"torch", "open_clip"}, beside=("files/weights",)),
+    "data": Needs({"torch", "numpy", "torchvision", "torchcodec"}, beside=("files/decoding",)),
+    "datasets/lists": Needs(beside=("datasets/finding_lists", "datasets/parsing_lists", "datasets/published_lists",
+                                    "datasets/folders")),
+    "datasets/folders": Needs(),
+    "scoring/protocols": Needs({"numpy"}),
+}
 HEAVY = {"open_clip", "torchvision", "torchcodec", "timm", "ftfy", "regex", "transformers", "PIL", "matplotlib"}
-ALLOWED = {"merging": {"torch"}, "modulation": {"torch"}, "temporal_experts": {"torch"},
-           "clip_backbone": {"torch", "open_clip"}, "data": {"torch", "numpy", "torchvision", "torchcodec"},
-           "datasets/lists": set(), "datasets/folders": set(), "scoring/protocols": {"numpy"}}
+VAGUE = {"utils", "util", "helpers", "common", "misc"}
 
 
-def in_a_fresh_interpreter(code, cwd):
-    """Nothing of this project can be found but what the code adds; one thread."""
-    done = subprocess.run([sys.executable, "-I", "-c", code], cwd=cwd, capture_output=True, text=True,
+def source(name: str) -> str:
+    return (MOTE / f"{name}.py").read_text()
+
+
+def stem(name: str) -> str:
+    """datasets/lists -> lists: its name where it is copied to."""
+    return Path(name).name
+
+
+def loaded_by(module: str, folder: Path) -> set[str]:
+    """Top-level names that `import module` adds where only `folder` is found; torch's are left out for mote itself."""
+    code = (f"import sys; sys.path.insert(0, {str(folder)!r})\n"
+            f"{'import torch' if module == 'mote' else ''}\n"
+            f"before = set(sys.modules); import {module}\n"
+            "print(*{name.partition('.')[0] for name in set(sys.modules) - before})")
+    done = subprocess.run([sys.executable, "-I", "-c", code], cwd=folder, capture_output=True, text=True,
                           env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
-    return done.stdout.split()
+    return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_module_imports_alone(name, tmp_path):
-    for file in (name, *NEEDS.get(name, ())):
-        shutil.copy(ROOT / "mote" / f"{file}.py", tmp_path)
-    loaded = set(in_a_fresh_interpreter(
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); before = set(sys.modules); import {Path(name).name}; "
-        "print(*{m.partition('.')[0] for m in set(sys.modules) - before})", tmp_path))
-    assert Path(name).name in loaded and "mote" not in loaded
+@pytest.mark.parametrize("name", COPYABLE)
+def test_the_module_imports_alone(name, tmp_path):
+    packages, beside = COPYABLE[name]
+    for file in (name, *beside):
+        shutil.copy(MOTE / f"{file}.py", tmp_path)
+
+    loaded = loaded_by(stem(name), tmp_path)
+    assert stem(name) in loaded
+    assert "mote" not in loaded
     assert not loaded & HEAVY                                    # heavy imports happen where they are used
-    assert ALLOWED[name] or not loaded & {"torch", "numpy"}
+    if not packages:
+        assert not loaded & {"torch", "numpy"}
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_module_names_no_package_but_those_it_may(name):
-    imports = {line.split()[1].partition(".")[0] for line in (ROOT / "mote" / f"{name}.py").read_text().splitlines()
-               if line.strip().startswith(("import ", "from "))}
-    others = {word for word in imports if word and word not in sys.stdlib_module_names}
-    assert others <= ALLOWED[name] | {Path(other).name for other in NEEDS.get(name, ())}
+@pytest.mark.parametrize("name", COPYABLE)
+def test_the_module_names_no_package_but_those_it_may(name):
+    packages, beside = COPYABLE[name]
+    imported = imported_modules(source(name), Path("package/folder/file.py"))          # package: it, by relative imports
+    others = {module.partition(".")[0] for module in imported} - set(sys.stdlib_module_names) - {"package"}
+    assert others <= packages | {stem(file) for file in beside}
 
 
-def test_what_a_module_needs_beside_it_stands_in_its_docstring():
-    for name, needs in NEEDS.items():
-        docstring = (ROOT / "mote" / f"{name}.py").read_text().split('"""')[1]
-        assert all(f"{Path(other).name}.py" in docstring for other in needs)
+@pytest.mark.parametrize("name", COPYABLE)
+def test_what_the_module_needs_beside_it_stands_in_its_docstring(name):
+    docstring = ast.get_docstring(ast.parse(source(name)))
+    for file in COPYABLE[name].beside:
+        assert f"{stem(file)}.py" in docstring
 
 
 def test_importing_mote_loads_nothing_heavy_beyond_torch():
-    loaded = set(in_a_fresh_interpreter(
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import torch; before = set(sys.modules); import mote; "
-        "print(*{m.partition('.')[0] for m in set(sys.modules) - before})", ROOT))
-    assert "mote" in loaded and not loaded & HEAVY
+    loaded = loaded_by("mote", ROOT)
+    assert "mote" in loaded
+    assert not loaded & HEAVY
 
 
 def test_every_module_begins_with_a_docstring():
-    modules = [*(ROOT / "mote").glob("*.py"), *(ROOT / "tests").glob("test_*.py")]
-    for file in [ROOT / "train.py", ROOT / "eval.py", *modules]:
-        assert file.read_text().startswith('"""'), file
+    files = [ROOT / "train.py", ROOT / "eval.py", *MOTE.rglob("*.py"), *(ROOT / "tools").rglob("*.py"),
+             *(ROOT / "tests").rglob("*.py")]
+    for file in files:
+        assert ast.get_docstring(ast.parse(file.read_text())), file
 
 
-def test_no_file_is_named_utils():
-    names = {file.name for folder in ("mote", "tests", "tools") for file in (ROOT / folder).rglob("*.py")}
-    assert not names & {"utils.py", "util.py", "helpers.py", "common.py", "misc.py"}
+def test_no_file_has_a_name_that_says_nothing():
+    files = {file for folder in ("mote", "tests", "tools") for file in (ROOT / folder).rglob("*.py")}
+    assert not {file.stem for file in files} & VAGUE
