@@ -14,6 +14,7 @@ not fp16.
 """
 import difflib
 import hashlib
+import itertools
 import json
 import os
 import warnings
@@ -47,12 +48,10 @@ def encode_frames(visual: nn.Module, frames: Tensor) -> Tensor:
 
 # --- Eq. 1, g: class names ------------------------------------------------------------------------
 # Table 8, as printed there and in the authors' code ("a example" sic).
-TEMPLATES = tuple(
-    f"{start} {rest}"
-    for start in ("a photo of", "a video of", "a example of", "a demonstration of")
-    for rest in ("{}.", "a person {}.", "a person using {}.", "a person doing {}.",
-                 "a person during {}.", "a person performing {}.", "a person practicing {}.")
-)
+STARTS = ("a photo of", "a video of", "a example of", "a demonstration of")
+ENDS = ("{}.", "a person {}.", "a person using {}.", "a person doing {}.", "a person during {}.",
+        "a person performing {}.", "a person practicing {}.")
+TEMPLATES = tuple(f"{start} {end}" for start, end in itertools.product(STARTS, ENDS))
 BATCH = 256                                     # sentences at a time through the text tower
 
 

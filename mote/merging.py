@@ -15,6 +15,7 @@ Differs from the paper: L_MSE, see `mse_loss`.
 Same numbers as the authors' code: tests/test_golden.py.
 """
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,7 @@ from torch import Tensor
 BETA = 0.6                                                       # Section 4.1
 LAMBDA = 0.5                                                     # weighs L_WMR in Eq. 10
 ETA = 0.1                                                        # weighs L_MSE in Eq. 10
+Loss = Tensor | float
 
 
 # --- merging: one set of weights out of E --------------------------------------------------------
@@ -84,7 +86,9 @@ def merge_experts(state: dict[str, Tensor], name: str = "experts",
 def stack_experts(state: dict[str, Tensor],
                   name: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """A state dict in two: what is no expert's, and the experts' tensors, stacked (E, ...)."""
-    others, stacked, numbered = {}, {}, {}
+    others: dict[str, Tensor] = {}
+    stacked: dict[str, Tensor] = {}
+    numbered: dict[str, dict[int, Tensor]] = {}                  # path without number -> experts
     for path, tensor in state.items():
         before, found, behind = f".{path}".partition(f".{name}.")
         number, _, rest = behind.partition(".")
@@ -109,7 +113,9 @@ def temperatures(beta: float = BETA) -> tuple[float, ...]:
     """The 11 values that tau is drawn from (Section 3.3). ValueError unless beta is positive."""
     if not 0 < beta < math.inf:
         raise ValueError(f"beta must be a positive number, got {beta}")
-    return tuple(sign * beta * 2**n for sign in (1, -1) for n in range(5)) + (math.inf,)
+    late = [beta * 2**n for n in range(5)]
+    early = [-tau for tau in late]
+    return (*late, *early, math.inf)
 
 
 def draw_temperatures(num_layers: int, generator: torch.Generator,
@@ -155,9 +161,9 @@ def mse_loss(merged_BTD: Tensor, frame_features_BTD: Tensor) -> Tensor:
     return F.mse_loss(merged_BTD.float(), frame_features_BTD.float())
 
 
-def total_loss(loss_expert, loss_merged, loss_mse,
-               weight_merged: float = LAMBDA, weight_mse: float = ETA):
-    """L_ALL = L_TE + lambda L_WMR + eta L_MSE (Eq. 10).
+def total_loss(loss_expert: Loss, loss_merged: Loss, loss_mse: Loss,
+               weight_merged: float = LAMBDA, weight_mse: float = ETA) -> Any:
+    """L_ALL = L_TE + lambda L_WMR + eta L_MSE (Eq. 10), of tensors or of numbers.
 
     >>> total_loss(1.0, 2.0, 3.0)
     2.3

@@ -10,6 +10,8 @@ Each step is a method of `MoTE`, written once: training (train.py, `Objective`),
 Dimension key   B clips   T frames   D embedding   N test classes   M fine-tuning classes
                 L temporal layers   E experts
 """
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,6 +30,9 @@ class MoTE(nn.Module):
     it would shift all classes alike.
     image_mean, image_std: pixel statistics, 3 numbers in 0..1 each.
     """
+    finetune_classes: Tensor
+    image_mean: Tensor
+    image_std: Tensor
 
     def __init__(self, visual: nn.Module, temporal: TemporalTransformer, finetune_classes: Tensor,
                  logit_scale: Tensor, image_mean: tuple, image_std: tuple):
@@ -42,7 +47,7 @@ class MoTE(nn.Module):
     @property
     def image_size(self) -> int:
         """Pixels a side of the visual tower's input."""
-        size = self.visual.image_size
+        size: Any = self.visual.image_size                                # one number, or (h, w)
         return size if isinstance(size, int) else size[0]
 
     # --- Figure 2, step by step -------------------------------------------------------------------
@@ -87,7 +92,7 @@ class MoTE(nn.Module):
     def with_temporal(self, temporal: TemporalTransformer) -> "MoTE":
         """This model with another temporal transformer: the visual tower is shared, not copied."""
         other = MoTE(self.visual, temporal, self.finetune_classes, self.logit_scale,
-                     self.image_mean.tolist(), self.image_std.tolist())
+                     tuple(self.image_mean.tolist()), tuple(self.image_std.tolist()))
         return other.to(self.finetune_classes.device)
 
     def merged(self) -> "MoTE":

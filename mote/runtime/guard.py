@@ -66,7 +66,9 @@ class Guard:
         step: its number, from 1. A step that is not sound is written down, and the buffers are
         what they were before it.
         """
-        losses = [loss for one in self.losses for loss in one.values()]
+        losses: list[Tensor] = []
+        for one in self.losses:
+            losses += one.values()
         came = bool(self.stop.came)
         self.stopping, unsound = agree(self.ranks.device, came, ~finite(losses, parameters))
         if unsound:

@@ -102,7 +102,9 @@ class Meter:
     def state(self) -> dict:
         """Sums and means of all ranks, for a checkpoint. All ranks must call it."""
         everyones = gather([self.sums])
-        names = dict.fromkeys(name for sums in everyones for name in sums)
+        names: dict[str, None] = {}                              # an ordered set
+        for sums in everyones:
+            names |= dict.fromkeys(sums)
         sums = {name: math.fsum(one.get(name, 0.0) for one in everyones) for name in names}
         return {"sums": sums, "passes": self.passes, "means": self.means}
 

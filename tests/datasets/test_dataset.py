@@ -18,7 +18,14 @@ from support.places import ROOT
 from support.videos import relative, touch, write
 
 from mote import toyworld
-from mote.datasets.dataset import Dataset, class_names_of, dataset_folder, list_hash, open_dataset, train_and_tests
+from mote.datasets.dataset import (
+    Dataset,
+    class_names_of,
+    dataset_folder,
+    list_hash,
+    open_dataset,
+    train_and_tests,
+)
 from mote.datasets.folders import stem
 from mote.scoring.protocols import list_digest, mixed_names
 from mote.toyworld import class_set

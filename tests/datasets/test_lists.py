@@ -14,7 +14,14 @@ from PIL import Image
 from support.videos import check, relative, touch, write, write_video
 
 from mote.datasets.folders import read_class_folders
-from mote.datasets.lists import find_classes, find_lists, needs_split, read_classes, read_split, write_split
+from mote.datasets.lists import (
+    find_classes,
+    find_lists,
+    needs_split,
+    read_classes,
+    read_split,
+    write_split,
+)
 from mote.datasets.lists import read_list as read_list_and_classes
 
 NAMES = [f"class {i}" for i in range(1000)]

@@ -13,7 +13,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from support.videos import check, relative, touch, write, write_video
 
-from mote.datasets.lists import find_classes, find_lists, published_splits, read_classes, read_list, read_split
+from mote.datasets.lists import (
+    find_classes,
+    find_lists,
+    published_splits,
+    read_classes,
+    read_list,
+    read_split,
+)
 
 
 def write_videos(folder, videos):

@@ -21,6 +21,7 @@ MAY_IMPORT = {
     **{concept: {COMPANIONS[concept]} if concept in COMPANIONS else set() for concept in CONCEPTS},
     "mote.files": {"mote.files"},
     "mote.datasets": {"mote.datasets", "mote.files"},
+    "mote.datasets.dataset": {"mote.datasets", "mote.toyworld"},             # toyworld's sets are generated when opened
     "mote.model": CONCEPTS,
     "mote": {"mote"},
     "train": {"mote"},

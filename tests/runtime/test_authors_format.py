@@ -18,7 +18,13 @@ from torch.testing import assert_close
 import eval as evaluation
 from mote import load_model
 from mote.clip_backbone import build_clip
-from mote.runtime.authors_format import OPENAI_MEAN, OPENAI_STD, from_authors, openai_backbone, to_authors
+from mote.runtime.authors_format import (
+    OPENAI_MEAN,
+    OPENAI_STD,
+    from_authors,
+    openai_backbone,
+    to_authors,
+)
 from mote.runtime.checkpoints import build_model
 from mote.runtime.ranks import find_ranks
 

@@ -33,7 +33,14 @@ from mote.datasets.lists import read_classes, read_list
 from mote.model import MoTE, cosine, video_embedding
 from mote.runtime.checkpoints import save_checkpoint
 from mote.runtime.ranks import Ranks
-from mote.scoring.evaluate import describe, evaluate, half_class_scores, over_splits, scores, view_cosines
+from mote.scoring.evaluate import (
+    describe,
+    evaluate,
+    half_class_scores,
+    over_splits,
+    scores,
+    view_cosines,
+)
 from mote.scoring.protocols import Protocol, digest, protocol_of
 from mote.temporal_experts import TemporalTransformer
 

@@ -5,6 +5,7 @@ Commands are run as written, but for what would take hours or a download: those 
 dataset appended to the same flags. `make demo` and `make test` are .ci/run's. The slow test is the demo in full.
 """
 import contextlib
+import importlib
 import io
 import re
 import shlex
@@ -87,31 +88,34 @@ def test_the_command_runs(command, place, world, monkeypatch, tmp_path):
         rows = train.main([*args, *TINY, *small])
         assert list(rows) == ["untrained CLIP, frames averaged", "trained", "trained, with modulation"]
     else:
-        monkeypatch.syspath_prepend(str(ROOT / "tools"))
         if script.endswith("picture.py"):
             pytest.importorskip("matplotlib")
-        extra = prepare_for(script.removeprefix("tools/"), tmp_path, monkeypatch)
-        tool = __import__(script.removeprefix("tools/").removesuffix(".py"))
-        tool.main([*args, *extra])
-        made = {"picture.py": "runs/demo/results.png", "pretrain_toyworld.py": tmp_path / "clip.pt",
-                "convert.py": args[-1] if args else "", "prepare.py": "PREPARED/val.txt",
-                "check.py": tmp_path / "findings.json"}.get(script.removeprefix("tools/"))
+        extra = prepare_for(script, tmp_path, monkeypatch)
+        module_of(script).main([*args, *extra])
+        made = {"tools/picture.py": "runs/demo/results.png", "tools/toyworld/pretrain.py": tmp_path / "clip.pt",
+                "tools/convert.py": args[-1] if args else "", "tools/prepare.py": "PREPARED/val.txt",
+                "tools/check.py": tmp_path / "findings.json"}.get(script)
         assert not made or Path(made).stat().st_size > 0
+
+
+def module_of(script: str):
+    """The module of a script below tools/ or tests/, which is a package of files there."""
+    return importlib.import_module(script.removeprefix("tests/").removesuffix(".py").replace("/", "."))
 
 
 def prepare_for(tool, tmp_path, monkeypatch) -> list[str]:
     """What a tool's command of README.md needs to be there, made small. -> flags to add"""
-    if tool == "convert.py":                                     # toyworld's tower is none that the authors' code has
+    if tool == "tools/convert.py":                                     # toyworld's tower is none that the authors' code has
         monkeypatch.chdir(tmp_path)
         (tmp_path / "RUN").mkdir()
         save_checkpoint(tmp_path / "RUN" / "last.pt", expressible(classes=5))
         save_archive(openai_state_dict(build_clip(TINY_CLIP)), tmp_path / "ViT-B-16.pt")
-    if tool == "compare.py":
+    if tool == "tools/compare.py":
         for file in ("A.json", "B.json"):
             evaluation.main(["--checkpoint", "RUN", "--data", "toyworld", "--workers", "0", "--json", file])
-    return {"pretrain_toyworld.py": ["--steps", "1", "--batch", "20", "--out", str(tmp_path / "clip.pt")],
-            "check.py": ["--out", str(tmp_path)], "torture.py": ["sizes", "--quick"],
-            "doctor.py": TINY[:4]}.get(tool, [])
+    return {"tools/toyworld/pretrain.py": ["--steps", "1", "--batch", "20", "--out", str(tmp_path / "clip.pt")],
+            "tools/check.py": ["--out", str(tmp_path)], "tests/torture/run.py": ["sizes", "--quick"],
+            "tools/doctor.py": TINY[:4]}.get(tool, [])
 
 
 def test_the_method_in_a_dozen_lines_prints_what_is_shown():
@@ -132,16 +136,12 @@ def test_every_file_and_name_that_the_readme_mentions_exists():
         assert any(f"def {test}(" in p.read_text() for p in (ROOT / "tests").rglob("*.py")), test
 
 
-def test_the_table_of_results_is_what_its_command_prints(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    import toyworld_table
-    assert toyworld_table.main([]) in README
+def test_the_table_of_results_is_what_its_command_prints():
+    assert module_of("tools/toyworld/table.py").main([]) in README
 
 
-def test_the_table_of_speeds_is_what_its_command_prints(monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    import bench
-    bench.main(["--table"])
+def test_the_table_of_speeds_is_what_its_command_prints(capsys):
+    module_of("tools/bench/speed.py").main(["--table"])
     assert capsys.readouterr().out.strip() in README
 
 
