@@ -102,6 +102,8 @@ def stack_experts(state: dict[str, Tensor],
     for path, listed in numbered.items():
         if sorted(listed) != list(range(len(listed))):
             raise ValueError(f"{path}: experts must be numbered 0, 1, ..., got {sorted(listed)}")
+        if len({tensor.shape for tensor in listed.values()}) > 1:
+            raise ValueError(f"{path}: experts differ in shape")
         stacked[path] = torch.stack([listed[i] for i in range(len(listed))])
     if not stacked:
         raise ValueError(f"no parameter's path has a part {name!r}, as in blocks.0.{name}.weight")

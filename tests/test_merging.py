@@ -16,13 +16,16 @@ from support.tensors import randn, seeds
 
 from mote.merging import (
     classification_loss,
+    draw_merging_weights,
     draw_temperatures,
     merge,
+    merge_experts,
     merging_weights,
     mse_loss,
     temperatures,
     total_loss,
 )
+from mote.temporal_experts import TemporalExperts
 
 taus = st.floats(0.05, 20) | st.floats(-20, -0.05) | st.just(math.inf)       # the paper's range, not 1e308
 num_experts = st.integers(1, 8)
@@ -162,6 +165,66 @@ def test_merging_keeps_float32_under_autocast(seed, E, tau):
 def test_a_wrong_number_of_weights_is_refused(weights, theta):
     with pytest.raises(ValueError, match="one weight per expert"):
         merge(torch.ones(weights), torch.ones(theta))
+
+
+# --- merging a state dict (Eq. 6, 7) ----------------------------------------------------------------------------------
+@given(seeds, st.integers(1, 5), taus)
+def test_stacked_experts_of_any_state_dict_merge_to_their_weighted_sum(seed, E, tau):
+    theta_E, other = randn(seed, E, 3, 2), randn(seed + 1, 4)
+    weights_E = merging_weights(E, tau)
+    merged = merge_experts({"a.experts.up": theta_E, "norm": other}, weights_E=weights_E)
+    assert merged.keys() == {"a.experts.up", "norm"} and merged["norm"] is other
+    torch.testing.assert_close(merged["a.experts.up"], merge(weights_E, theta_E), rtol=0, atol=0)
+
+
+@given(seeds, st.permutations(range(4)))
+def test_numbered_experts_merge_as_stacked_ones_in_whatever_order_they_stand(seed, order):
+    theta_E = randn(seed, 4, 3, 2)
+    listed = {f"layers.1.moe.experts.{i}.fc.weight": theta_E[i] for i in order}
+    weights_E = merging_weights(4, 0.6)
+    merged = merge_experts(listed, "experts", weights_E)
+    assert merged.keys() == {"layers.1.moe.experts.fc.weight"}
+    torch.testing.assert_close(merged["layers.1.moe.experts.fc.weight"], merge(weights_E, theta_E), rtol=0, atol=0)
+
+
+def test_merging_a_state_dict_matches_numbers_worked_by_hand():
+    """Two layers of two experts, each layer apart: (1 + 3) / 2 = 2 and (10 + 20) / 2 = 15."""
+    state = {f"{layer}.up.{i}.bias": torch.tensor([x]) for layer, i, x in
+             (("0", 0, 1.0), ("0", 1, 3.0), ("1", 0, 10.0), ("1", 1, 20.0))}
+    merged = merge_experts(state, name="up")
+    assert {name: tensor.item() for name, tensor in merged.items()} == {"0.up.bias": 2.0, "1.up.bias": 15.0}
+
+
+def test_merging_a_layer_of_experts_is_the_layer_merged_at_infinite_tau():
+    layer = TemporalExperts(6, 3)
+    merged = merge_experts({f"experts.{name}": tensor for name, tensor in layer.state_dict().items()})
+    one = TemporalExperts(6, 1)
+    one.load_state_dict({name.removeprefix("experts."): tensor[None] for name, tensor in merged.items()})
+    x = randn(0, 2, 5, 6).float()
+    torch.testing.assert_close(one(x, torch.ones(1)), layer(x, merging_weights(3, math.inf)))
+
+
+@pytest.mark.parametrize("state, words", [
+    ({"blocks.0.mlp.weight": torch.zeros(2, 2)}, "no parameter's path has a part 'experts'"),
+    ({"experts": torch.zeros(2, 2)}, "no parameter's path has a part 'experts'"),
+    ({"experts.0.w": torch.zeros(2), "experts.2.w": torch.zeros(2)}, r"numbered 0, 1, ..., got \[0, 2\]"),
+    ({"experts.count": torch.zeros(2, dtype=torch.int64)}, "whole numbers have no average"),
+    ({"experts.0.w": torch.zeros(2), "experts.1.w": torch.zeros(3)}, "experts.w: experts differ in shape"),
+])
+def test_a_state_dict_that_cannot_be_merged_is_refused_in_one_line(state, words):
+    with pytest.raises(ValueError, match=words) as raised:
+        merge_experts(state)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+# --- the draw of merging weights (Eq. 7, Section 3.3) -----------------------------------------------------------------
+@given(seeds, st.integers(0, 4), st.integers(1, 5), st.floats(0.1, 2))
+def test_merging_weights_are_drawn_as_the_weights_of_drawn_temperatures(seed, L, E, beta):
+    drawn = draw_merging_weights(L, E, torch.Generator().manual_seed(seed), beta)
+    taus_L = draw_temperatures(L, torch.Generator().manual_seed(seed), beta)
+    assert drawn.shape == (L, E)
+    for weights_E, tau in zip(drawn, taus_L):
+        torch.testing.assert_close(weights_E, merging_weights(E, tau), rtol=0, atol=0)
 
 
 # --- temperatures (Section 3.3) ---------------------------------------------------------------------------------------

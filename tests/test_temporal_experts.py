@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from support.tensors import randn, seeds
 from torch import nn
 
-from mote.merging import merging_weights, temperatures
+from mote.merging import merge, merging_weights, temperatures
 from mote.temporal_experts import (
     POSITIONS,
     Attention,
@@ -185,6 +185,45 @@ def test_biases_start_at_0_and_norms_at_1(fresh):
         if "bias" in name or "ln_" in name:
             expected = torch.full_like(parameter, float("weight" in name))
             torch.testing.assert_close(parameter.detach(), expected, **EXACT, msg=named(name))
+
+
+# --- a layer of experts by itself -------------------------------------------------------------------------------------
+def test_a_layer_of_experts_initialises_itself_and_no_two_layers_alike():
+    torch.manual_seed(0)
+    first, second = TemporalExperts(40, E), TemporalExperts(40, E)
+    for name in ("up_weight", "down_weight"):
+        one, two = getattr(first, name), getattr(second, name)
+        assert abs(one.std() - 0.02) < 0.002 and not torch.equal(one, two)
+        assert not any(torch.equal(one[i], one[j]) for i in range(E) for j in range(i))
+    for layer in (first, second):
+        assert not layer.up_bias.any() and not layer.down_bias.any()
+
+
+def test_blocks_and_attention_by_themselves_are_initialised_and_differ_too():
+    torch.manual_seed(0)
+    first, second = Block(40, H, E), Block(40, H, E)
+    for name, parameter in first.named_parameters():
+        assert parameter.isfinite().all(), name
+        if "bias" not in name and "ln_" not in name:
+            assert parameter.std() > 0.01 and not torch.equal(parameter, dict(second.named_parameters())[name]), name
+
+
+def test_a_seed_gives_the_transformer_that_it_always_gave():
+    """Sums of the weights of seed 0 before the layers initialised themselves: toyworld's table depends on them."""
+    torch.manual_seed(0)
+    temporal = TemporalTransformer(64, 2, 3)
+    assert temporal.positions.double().sum().item() == pytest.approx(-2.1166559894809325, abs=1e-6)
+    assert temporal.blocks[1].experts.down_weight.double().sum().item() == pytest.approx(-4.256909864922733, abs=1e-6)
+
+
+@given(seeds, st.integers(1, 4), st.integers(1, 9))
+def test_hidden_size_and_activation_are_the_users(seed, num_experts, hidden):
+    layer = filled(TemporalExperts(5, num_experts, hidden, activation=torch.relu), seed)
+    x, weights_E = randn(seed, 2, 3, 5), merging_weights(num_experts, 0.6).double()
+    up = F.linear(x, merge(weights_E, layer.up_weight), merge(weights_E, layer.up_bias))
+    right = F.linear(up.clamp(min=0), merge(weights_E, layer.down_weight), merge(weights_E, layer.down_bias))
+    assert layer.up_weight.shape == (num_experts, hidden, 5)
+    torch.testing.assert_close(layer(x, weights_E), right)
 
 
 # --- forward, against networks written another way (Eq. 2) ------------------------------------------------------------
