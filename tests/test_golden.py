@@ -383,7 +383,8 @@ def test_draws_differ_across_seeds_steps_and_micro_batches():
     # 6 experts and 6 temperatures at 4 x 4 x 4 places, neighbours included: (step 1, m 0) is not (step 0, m 1). Two are
     # the same by chance with 0.479^6 / 11^6 = 7e-9, so some of 2016 pairs with 1e-5.
     places = itertools.product(range(4), repeat=3)
-    drawn = {place: train.draw_weights(train.Config(seed=place[0], layers=6, experts=4), *place[1:]) for place in places}
+    drawn = {(seed, step, m): train.draw_weights(train.Config(seed=seed, layers=6, experts=4), step, m)
+             for seed, step, m in places}
     assert len({str([rows.tolist() for rows in pair]) for pair in drawn.values()}) == 64
 
 

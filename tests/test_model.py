@@ -41,7 +41,8 @@ class MeanColour(nn.Module):
 @pytest.fixture
 def model() -> MoTE:
     torch.manual_seed(0)
-    return MoTE(MeanColour(), TemporalTransformer(D, L, E), unit(1, M), torch.tensor(math.log(10)), (0.5,) * 3, (0.2,) * 3)
+    log_scale = torch.tensor(math.log(10))
+    return MoTE(MeanColour(), TemporalTransformer(D, L, E), unit(1, M), log_scale, (0.5,) * 3, (0.2,) * 3)
 
 
 def unit(seed: int, n: int) -> torch.Tensor:
@@ -112,8 +113,11 @@ def test_a_copy_shares_the_visual_tower_and_carries_the_logit_scale_of_the_momen
 def test_a_model_evaluated_in_training_has_the_trained_logit_scale(world, tmp_path, monkeypatch):
     from mote.scoring import benchmark
     seen, real = [], benchmark.evaluate
-    monkeypatch.setattr(benchmark, "evaluate", lambda model, *rest, **more: seen.append(model.logit_scale.item()) or real(
-        model, *rest, **more))
+
+    def evaluate(model, *rest, **more):
+        seen.append(model.logit_scale.item())
+        return real(model, *rest, **more)
+    monkeypatch.setattr(benchmark, "evaluate", evaluate)
     run = tmp_path / "run"
     train.main([*small_run(tmp_path), "--out", str(run)])
     untrained, trained = seen

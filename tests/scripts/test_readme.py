@@ -78,7 +78,7 @@ def test_the_command_runs(command, place, world, monkeypatch, tmp_path):
     words = shlex.split(re.sub(r"^torchrun --nproc-per-node \d+ ", "python ", command))
     script, args = words[1], words[2:]
     if "openai" in args:
-        assert evaluation.parse_config(args).pretrained == "openai"                  # a download: its flags are read, no more
+        assert evaluation.parse_config(args).pretrained == "openai"           # a download: its flags are read, no more
     elif script == "eval.py":
         assert evaluation.main([*args, "--workers", "0", "--device", "cpu"])
     elif script == "train.py":
@@ -105,7 +105,7 @@ def module_of(script: str):
 
 def prepare_for(tool, tmp_path, monkeypatch) -> list[str]:
     """What a tool's command of README.md needs to be there, made small. -> flags to add"""
-    if tool == "tools/convert.py":                                     # toyworld's tower is none that the authors' code has
+    if tool == "tools/convert.py":                               # toyworld's tower is none that the authors' code has
         monkeypatch.chdir(tmp_path)
         (tmp_path / "RUN").mkdir()
         save_checkpoint(tmp_path / "RUN" / "last.pt", expressible(classes=5))

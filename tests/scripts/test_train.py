@@ -276,7 +276,8 @@ def gradients(model, batch, objective):
     config = train.parse_config(["--layers", "1"])
     losses = objective(batch["frames"], batch["label"], *train.draw_weights(config, 0, 0))
     train.weighted_sum(losses, config).backward()
-    return {name: loss.detach() for name, loss in losses.items()}, {name: p.grad.clone() for name, p in model.named_parameters()}
+    detached = {name: loss.detach() for name, loss in losses.items()}
+    return detached, {name: p.grad.clone() for name, p in model.named_parameters()}
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,5 @@
 """
-MOTE_NO_SKIPS=1: a test that skips itself fails. For .ci/run, which installs all that tests need, so that a skip is a hole.
+MOTE_NO_SKIPS=1: a test that skips itself fails. For .ci/run, which installs all that tests need: a skip is a hole.
 
 Real videos are not to be had by installing: tests that ask for $MOTE_TEST_VIDEOS may skip.
 """
