@@ -182,7 +182,7 @@ def test_a_clip_weight_of_099_mixes_the_original_clip_into_the_authors_checkpoin
     flags, clip = tiny_clip
     options = evaluation.parse_config(["--checkpoint", str(OFFICIAL), "--data", "toyworld", "--clip-weight", "0.99",
                                        *(word for name, value in flags.items() for word in (f"--{name}", value))])
-    from_eval = evaluation.load(options, ["a star", "a ring"], find_ranks("cpu"))[0]
+    from_eval = evaluation.load(options, ["a star", "a ring"], find_ranks("cpu")).model
     fine_tuned = torch.load(OFFICIAL, weights_only=True)["model_state_dict"]
     original = {name: tensor for name, tensor in clip.state_dict().items() if name in fine_tuned}
     assert original.keys() == fine_tuned.keys()

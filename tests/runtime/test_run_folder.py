@@ -8,21 +8,31 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support.faults import Killed, in_forward, killed, raises
 from support.runs import ALONE
+from torch import nn
 
 import train
 from mote import load_model
+from mote.datasets.dataset import Dataset
 from mote.runtime import run_folder as runs
 from mote.runtime.checkpoints import read_checkpoint, save_checkpoint
-from mote.runtime.run_folder import newest_checkpoint
-from mote.scoring.evaluate import evaluate
-from mote.scoring.protocols import Protocol
+from mote.runtime.log import Meter
+from mote.runtime.run_folder import Start, newest_checkpoint
+from mote.scoring.benchmark import Benchmark
 
 
 # --- checkpoints that are kept --------------------------------------------------------------------
+def save_step(out: Path, keep: int, step: int) -> None:
+    """A checkpoint of a model without weights."""
+    optimizer = SimpleNamespace(state_dict=dict)
+    guard = SimpleNamespace(bad=SimpleNamespace(known=[]))
+    runs.save(ALONE, out, keep, step, nn.Module(), optimizer, Meter(ALONE), guard, {})
+
+
 @pytest.mark.parametrize("links", [True, False])
 def test_the_newest_checkpoints_are_kept_last_is_the_newest_and_nothing_else_is_deleted(tmp_path, monkeypatch, links):
     mine = ["step_.pt", "step_best.pt", "step_1.5.pt", "step_-1.pt", "step_0.pt.bak", "my_step_0.pt", "best.pt"]
@@ -31,7 +41,7 @@ def test_the_newest_checkpoints_are_kept_last_is_the_newest_and_nothing_else_is_
     if not links:
         monkeypatch.setattr(os, "link", raises(OSError("not here")))
     for step, kept in ((8, [8]), (9, [8, 9]), (10, [8, 9, 10]), (101, [9, 10, 101])):
-        runs.save(ALONE, tmp_path, 3, {"step": step})
+        save_step(tmp_path, 3, step)
         there = {path.name for path in tmp_path.iterdir()}
         assert there == {*mine, "last.pt", *(f"step_{n}.pt" for n in kept)}
         assert (tmp_path / "last.pt").read_bytes() == (tmp_path / f"step_{step}.pt").read_bytes()
@@ -42,13 +52,17 @@ def test_the_newest_checkpoints_are_kept_last_is_the_newest_and_nothing_else_is_
 def test_a_checkpoint_is_kept_beside_damaged_ones_of_more_steps(tmp_path):
     for step in (20, 19):                                        # passed over at the start: the run goes on from 8
         (tmp_path / f"step_{step}.pt").write_bytes(b"damaged")
-    runs.save(ALONE, tmp_path, 2, {"step": 9})
+    save_step(tmp_path, 2, 9)
     assert (tmp_path / "step_9.pt").exists()
 
 
 # --- the start of a run ---------------------------------------------------------------------------
 WHOLE = [{"step": 1, "data": "k400", "plain": {"top1": 1.5}}, {"step": 2, "data": "ucf101"}]
 LISTS = ([("a.mp4", 0)], [("b.mp4", 0)], ["a class"])
+
+
+def start_at(out: Path, step: int) -> Start:
+    return Start(out, resumed={"step": step} if step else None)
 
 
 def lines(*metrics: dict) -> bytes:
@@ -63,9 +77,9 @@ def test_a_line_of_metrics_that_a_kill_has_cut_is_left_out_and_no_other(tmp_path
     for content in (lines(*WHOLE) + bad, lines(WHOLE[0]) + bad + b"\n" + lines(WHOLE[1])):
         file.write_bytes(content)
         assert runs.evaluated(tmp_path) == {(1, "k400"), (2, "ucf101")}
-        runs.open_run(ALONE, tmp_path, 2, *LISTS)
+        runs.open_run(ALONE, start_at(tmp_path, 2), *LISTS)
         assert file.read_bytes() == lines(*WHOLE)
-    runs.open_run(ALONE, tmp_path, 1, *LISTS)                    # going on from step 1: the others come again
+    runs.open_run(ALONE, start_at(tmp_path, 1), *LISTS)                    # going on from step 1: the others come again
     assert file.read_bytes() == lines(WHOLE[0])
 
 
@@ -81,14 +95,14 @@ def half_written(path, text, **_):
 def test_a_kill_between_the_writes_of_a_start_loses_nothing_and_the_next_start_is_not_refused(
         tmp_path, monkeypatch, where, what, calls, history):
     if history:
-        runs.open_run(ALONE, tmp_path, 0, *LISTS)
+        runs.open_run(ALONE, start_at(tmp_path, 0), *LISTS)
         (tmp_path / "metrics.jsonl").write_bytes(lines(*history))
     real, kill, count = getattr(where, what), half_written if where is Path else killed, itertools.count()
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(where, what, lambda *a, **k: kill(*a, **k) if next(count) == calls else real(*a, **k))
-        runs.open_run(ALONE, tmp_path, 2, *LISTS)
+        runs.open_run(ALONE, start_at(tmp_path, 2), *LISTS)
     assert runs.read_metrics(tmp_path) == list(history)
-    runs.open_run(ALONE, tmp_path, 2, *LISTS)
+    runs.open_run(ALONE, start_at(tmp_path, 2), *LISTS)
     assert runs.read_metrics(tmp_path) == list(history)
     assert (tmp_path / "train.txt").read_text() == "a.mp4 0\n" and (tmp_path / "val.txt").read_text() == "b.mp4 0\n"
 
@@ -97,7 +111,7 @@ def test_what_a_kill_left_of_a_checkpoint_is_removed_at_the_next_start_and_nothi
     left, kept = [".step_9.pt.123", ".last.pt.77"], ["step_9.pt", ".hidden", "notes.pt.txt"]
     for name in left + kept:
         (tmp_path / name).touch()
-    runs.open_run(ALONE, tmp_path, 0, *LISTS)
+    runs.open_run(ALONE, start_at(tmp_path, 0), *LISTS)
     there = {path.name for path in tmp_path.iterdir()}
     assert there == {*kept, "metrics.jsonl", "train.txt", "val.txt", "classes.csv"}
 
@@ -107,17 +121,20 @@ def test_a_skipped_video_is_a_failed_one_in_evaluation_and_what_is_recorded_is_e
     model, skipped = load_model("tests/golden/official_tiny_checkpoint.pt"), tmp_path / "skipped.txt"
     videos = [(str(path), i) for i, path in enumerate(sorted((world / "toyworld/videos").iterdir())[:3])]
     skipped.write_text(f"{videos[1][0]}\n")
-    plan = Protocol("some", "", 3, 3, "a", 12, "b", 1, "c", 2, resize=32)
-    result = evaluate(model, videos, model.finetune_classes, ALONE, plan, skipped=skipped)
+    classes = [f"class {i}" for i in range(12)]
+    datasets = {name: Dataset(name, videos, classes, "") for name in ("some", "other")}
+    embeddings = dict.fromkeys(datasets, model.finetune_classes)
+    benchmark = Benchmark(datasets, embeddings, ["{}"], 2, 32, ALONE, 0, tmp_path)
+    benchmark.test(model, 3, 1, {}, all_datasets=True)
+    benchmark.test(model, 6, 2, {})
+    result = benchmark.results["some"]
     assert result["failed"] == [videos[1][0]] and (result["videos"], result["decoded"]) == (3, 2)
     assert result["plain"]["top5_failures_wrong"] == pytest.approx(result["plain"]["top5"] * 2 / 3)
-    for step, name in ((3, "some"), (3, "other"), (6, "some")):
-        runs.record(ALONE, tmp_path, {"step": step, "epoch": 1, "data": name, **result})
     assert runs.evaluated(tmp_path) == {(3, "some"), (3, "other"), (6, "some")}
     assert f"1 of 3 videos could not be decoded: {videos[1][0]}" in capsys.readouterr().out
     skipped.write_text("".join(f"{path}\n" for path, _ in videos))
     with pytest.raises(ValueError, match="none of the 3 videos could be decoded"):
-        evaluate(model, videos, model.finetune_classes, ALONE, plan, skipped=skipped)
+        benchmark.test(model, 9, 3, {})
 
 
 def test_an_evaluation_that_is_recorded_is_not_repeated_after_a_kill(job, tmp_path, monkeypatch):
@@ -147,7 +164,7 @@ def test_a_foreign_checkpoint_without_what_a_resume_needs_is_one_line(straight, 
     for key in ("optimizer", "config", "frames", "untrained"):
         save_checkpoint(tmp_path / "x.pt", {name: value for name, value in whole.items() if name != key})
         with pytest.raises(ValueError, match=f"no {key} in it"):
-            runs.find_run(str(tmp_path / "new"), str(tmp_path / "x.pt"), "toyworld")
+            runs.find_start(str(tmp_path / "new"), str(tmp_path / "x.pt"), "", "toyworld")
 
 
 def test_the_newest_checkpoint_is_the_one_with_the_most_steps(saved, tmp_path):

@@ -24,10 +24,12 @@ from support.runs import ALONE
 
 from mote import load_model
 from mote.data import Undecodable
+from mote.datasets.dataset import open_dataset
 from mote.runtime import watched_loading
 from mote.runtime.watched_loading import Watch, watched
 from mote.scoring import evaluate as evaluation
 from mote.scoring.evaluate import evaluate
+from mote.scoring.protocols import protocol_of
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -246,14 +248,13 @@ def test_a_name_that_cannot_be_printed_is_skipped_all_the_same(tmp_path, monkeyp
 # --- in evaluation --------------------------------------------------------------------------------
 def test_an_evaluation_keeps_no_file_open_for_each_batch(straight, world, monkeypatch):
     """Tensors of a worker are files; a limit of 1,024 is common, a list of 1,250 batches too."""
-    import eval as scripts
-    videos, names, _ = scripts.dataset("toyworld-novel", "", "val", ALONE)
+    data = open_dataset("toyworld-novel", "val")
     model, opened, real = load_model(straight), [], evaluation.view_cosines
 
     def count(*arguments):
         opened.append(len(os.listdir("/proc/self/fd")))
         return real(*arguments)
     monkeypatch.setattr(evaluation, "view_cosines", count)
-    plan = scripts.protocol("novel", videos, names, "", ("{}",), frames=2, resize=model.image_size)
-    evaluate(model, videos, model.finetune_classes, ALONE, plan, batch=1, workers=1)
+    plan = protocol_of(data, ("{}",), frames=2, resize=model.image_size)
+    evaluate(model, data.videos, model.finetune_classes, ALONE, plan, batch=1, workers=1)
     assert len(opened) == 40 and max(opened[20:]) <= max(opened[:20]) + 8
