@@ -306,7 +306,7 @@ def run(cfg: Config) -> dict:
         save_is_due = epoch_ends or is_due(done, cfg.save_every) or guard.run_must_end
         if log_is_due:
             means, speed = meter.read()
-            loss = weighted_sum(means, cfg)
+            loss = weighted_sum(means, cfg) if means else 0.0       # {}: all steps refused
             ranks.say(log_line(done, parts.batches, loss, means, optimizer, speed))
         if log_is_due or save_is_due:
             guard.report_bad_videos()
