@@ -1,21 +1,41 @@
 """
 The means in the log are exact: the same bit for bit wherever a run is saved and gone on, and on any number of ranks.
+
+A checkpoint that keeps its losses without names, as older ones do, is gone on from to the same means.
 """
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.faults import Killed, in_forward, killed
 from support.runs import ALONE
 
+import train
 from mote.runtime import log
+from mote.runtime.checkpoints import read_checkpoint, save_checkpoint
 from mote.runtime.ranks import Ranks
 
 losses = st.one_of(st.just(0.0), st.floats(2.0**-16, 64, width=32))         # their sums are exact in 53 bits
 
 
+NAMES = ("L_TE", "L_WMR", "L_MSE")
+numbers = st.floats(-1e9, 1e9)                                               # float64, as a checkpoint has them
+
+
+def named(*three: float) -> dict[str, torch.Tensor]:
+    """A micro-batch's losses, as Objective returns them."""
+    return {name: torch.tensor(loss) for name, loss in zip(NAMES, three)}
+
+
+def place(rank: int, world_size: int) -> Ranks:
+    return Ranks(rank, world_size, torch.device("cpu"))
+
+
+# --- means ----------------------------------------------------------------------------------------
 @given(st.lists(st.tuples(losses, losses, losses, losses, losses, losses), min_size=1, max_size=12),
        st.sets(st.integers(0, 12)), st.integers(1, 2))
 def test_means_are_the_same_bit_for_bit_wherever_a_run_is_saved_and_gone_on(steps, saved_before, ranks):
@@ -25,7 +45,7 @@ def test_means_are_the_same_bit_for_bit_wherever_a_run_is_saved_and_gone_on(step
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(log, "gather", lambda _: sums)
             return [getattr(meter, what)() for meter in meters]
-    places = [Ranks(rank, ranks, torch.device("cpu")) for rank in range(ranks)]
+    places = [place(rank, ranks) for rank in range(ranks)]
     meters = [log.Meter(place) for place in places]
     for i, six in enumerate(steps):
         if i in saved_before:
@@ -33,26 +53,115 @@ def test_means_are_the_same_bit_for_bit_wherever_a_run_is_saved_and_gone_on(step
             assert states == [states[0]] * ranks                 # whichever rank writes it
             meters = [log.Meter(place, {"meter": json.loads(json.dumps(states[0]))}) for place in places]
         for rank, meter in enumerate(meters):
-            meter.add([six[3 * rank:3 * rank + 3]], 4)
-    together("read")
+            meter.add([named(*six[3 * rank:3 * rank + 3])], 4)
+    read = together("read")
     exact = [math.fsum(six[3 * rank + k] for six in steps for rank in range(ranks)) for k in range(3)]
-    assert all(list(meter.named().values()) == [one / (len(steps) * ranks) for one in exact] for meter in meters)
-    assert all(meter.state()["sums"] == [0.0] * 3 and meter.state()["passes"] == 0 for meter in meters)
+    means = dict(zip(NAMES, [one / (len(steps) * ranks) for one in exact]))
+    assert all(meter.means == means and list(meter.means) == list(NAMES) for meter in meters)
+    assert all(returned == means for returned, _ in read)
+    assert all(meter.state()["sums"] == {} and meter.state()["passes"] == 0 for meter in meters)
 
 
 def test_the_means_are_the_same_on_another_number_of_ranks():
-    two = log.Meter(Ranks(0, 2, torch.device("cpu")))
+    two = log.Meter(place(0, 2))
     for _ in range(3):
-        two.add([[2.0, 4.0, 6.0]], 1)
-    state = {"sums": [12.0, 24.0, 36.0], "passes": two.state()["passes"], "means": [0.0] * 3}    # of both ranks
+        two.add([named(2.0, 4.0, 6.0)], 1)
+    sums = {"L_TE": 12.0, "L_WMR": 24.0, "L_MSE": 36.0}                      # of both ranks
+    state = {"sums": sums, "passes": two.state()["passes"], "means": dict.fromkeys(NAMES, 0.0)}
     one = log.Meter(ALONE, {"meter": state})
-    one.add([[2.0, 4.0, 6.0]], 1)
+    one.add([named(2.0, 4.0, 6.0)], 1)
     one.read()
-    assert one.means == [2.0, 4.0, 6.0]
+    assert one.means == {"L_TE": 2.0, "L_WMR": 4.0, "L_MSE": 6.0}
 
 
 def test_a_window_of_refused_steps_alone_keeps_the_means_before_it():
     meter = log.Meter(ALONE)
-    meter.add([[1.0, 2.0, 3.0]], 1)
-    meter.read(), meter.read()
-    assert meter.means == [1.0, 2.0, 3.0]
+    meter.add([named(1.0, 2.0, 3.0)], 1)
+    first, _ = meter.read()
+    again, _ = meter.read()
+    assert meter.means == first == again == {"L_TE": 1.0, "L_WMR": 2.0, "L_MSE": 3.0}
+
+
+def test_each_micro_batch_counts_once_in_the_mean():
+    meter = log.Meter(ALONE)
+    meter.add([named(1.0, 2.0, 3.0), named(2.0, 4.0, 6.0)], 8)
+    meter.add([named(6.0, 0.0, 0.0), named(3.0, 2.0, 3.0)], 8)
+    means, _ = meter.read()
+    assert means == {"L_TE": 3.0, "L_WMR": 2.0, "L_MSE": 3.0}
+
+
+def test_a_run_of_one_loss_has_one_mean():
+    meter = log.Meter(ALONE)
+    meter.add([{"L_TE": torch.tensor(1.5)}], 1)
+    means, _ = meter.read()
+    assert means == {"L_TE": 1.5}
+
+
+# --- checkpoints whose losses have no names -------------------------------------------------------
+def without_names(state: dict) -> dict:
+    """What older checkpoints kept of a meter: lists of three. Before the first step they held zeros."""
+    lists = {key: list(state[key].values()) or [0.0] * 3 for key in ("sums", "means")}
+    return {**state, **lists}
+
+
+@given(st.tuples(numbers, numbers, numbers), st.tuples(losses, losses, losses), st.integers(0, 9), st.booleans())
+def test_a_meter_whose_sums_have_no_names_goes_on_to_the_same_means(sums, step, passes, refused):
+    old = {"sums": list(sums), "passes": passes, "means": [1.0, 2.0, 3.0]}
+    new = {"sums": dict(zip(NAMES, sums)), "passes": passes, "means": dict(zip(NAMES, (1.0, 2.0, 3.0)))}
+    meters = [log.Meter(ALONE, {"meter": state}) for state in (old, new)]
+    assert meters[0].means == {"L_TE": 1.0, "L_WMR": 2.0, "L_MSE": 3.0}
+    if not refused:
+        for meter in meters:
+            meter.add([named(*step)], 1)
+    means = [meter.read()[0] for meter in meters]
+    assert means[0] == means[1] and list(means[0]) == list(NAMES)
+    if passes and refused:
+        assert list(means[0].values()) == [one / passes for one in sums]
+
+
+def test_a_run_goes_on_from_a_checkpoint_whose_losses_have_no_names(straight, job, tmp_path, monkeypatch):
+    flags = [*job, str(tmp_path), "--save-every", "2"]
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        in_forward(patch, killed, 6)                             # step 4 is saved, in the middle of an epoch
+        train.main(flags)
+    saved = read_checkpoint(tmp_path / "step_4.pt")
+    assert saved["meter"]["passes"] == 1 and list(saved["meter"]["sums"]) == list(NAMES)
+    for name in ("step_4.pt", "last.pt"):
+        save_checkpoint(tmp_path / name, {**saved, "meter": without_names(saved["meter"])})
+    train.main(flags)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == (straight / "metrics.jsonl").read_bytes()
+    assert read_checkpoint(tmp_path)["meter"] == read_checkpoint(straight)["meter"]
+
+
+def test_a_checkpoint_without_a_meter_starts_at_nothing():
+    assert log.Meter(ALONE, {"step": 3}).state() == log.Meter(ALONE).state() == {"sums": {}, "passes": 0, "means": {}}
+
+
+# --- speed, and the lines -------------------------------------------------------------------------
+def test_the_speed_is_of_all_ranks_and_of_the_time_since_it_was_last_read(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(log.time, "perf_counter", lambda: clock[0])
+
+    def slow():
+        for batch in range(2):
+            clock[0] += 1.0
+            yield batch
+    meter, stream = log.Meter(place(0, 3)), slow()
+    assert [meter.wait_for(stream), meter.wait_for(stream)] == [0, 1]        # 2 s of waiting
+    clock[0] += 6.0
+    meter.add([{"L_TE": torch.tensor(1.0)}], 16)
+    _, speed = meter.read()
+    assert speed == "6 clips/s  data wait 25 %"                  # 3 x 16 clips in 8 s
+    clock[0] += 50.0                                             # an evaluation
+    meter.restart()
+    clock[0] += 2.0
+    _, speed = meter.read()
+    assert speed == "0 clips/s  data wait 0 %"
+
+
+def test_a_line_of_the_log_by_hand():
+    batches = SimpleNamespace(stop=60, steps_per_epoch=20)
+    optimizer = SimpleNamespace(param_groups=[{"lr": 3e-6}, {"lr": 5e-5}])
+    terms = {"L_TE": 1.0, "L_WMR": 2.0, "L_MSE": 0.3456}
+    assert log.log_line(30, batches, 2.0346, terms, optimizer, "6 clips/s") == (
+        "step 30/60  epoch 1.50  loss 2.035  L_TE 1.000  L_WMR 2.000  L_MSE 0.346  lr 3.0e-06/5.0e-05  6 clips/s")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from support.faults import in_forward
+from support.faults import in_forward, signalled
 from torture.job import same
 
 import train
@@ -64,7 +64,7 @@ def test_a_signal_has_the_step_saved_and_the_same_command_goes_on_bit_for_bit(st
     before = [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)]
     run = tmp_path / "run"
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as left:
-        in_forward(patch, lambda losses: os.kill(os.getpid(), number) or losses, 2)      # of 3 steps an epoch
+        in_forward(patch, signalled(number), 2)                  # of 3 steps an epoch
         train.main([*job, str(run)])
     assert left.value.code == 143 and read_checkpoint(run)["step"] == 2
     assert f"{number.name}: saved at step 2; --out {run} --resume auto goes on" in capsys.readouterr().out

@@ -1,5 +1,6 @@
 """Faults for tests to put into runs: a process that ends, errors, steps that go wrong."""
 import itertools
+import os
 
 import train
 
@@ -16,6 +17,21 @@ def raises(error: Exception):
     def harm(*_):
         raise error
     return harm
+
+
+def infinite_gradient(losses: dict) -> dict:
+    """Finite losses, whose gradients are not."""
+    first = losses["L_TE"].clone()
+    first.register_hook(lambda gradient: gradient * float("inf"))
+    return {**losses, "L_TE": first}
+
+
+def signalled(number: int):
+    """This process gets a signal."""
+    def fault(losses: dict) -> dict:
+        os.kill(os.getpid(), number)
+        return losses
+    return fault
 
 
 def in_forward(monkeypatch, fault, *steps: int) -> None:
