@@ -1,0 +1,178 @@
+"""
+The datasets of a run are scored once for each step that asks for it, and what is known already is not scored again.
+
+Checked on a stub in place of `evaluate`, which notes what it is asked; on real videos: tests/runtime/test_run_folder.py.
+"""
+import json
+
+import pytest
+import torch
+from support.runs import ALONE
+
+from mote.datasets.dataset import Dataset
+from mote.runtime.ranks import Ranks
+from mote.scoring import benchmark as scoring
+from mote.scoring.benchmark import Benchmark
+from mote.scoring.protocols import protocol_of
+
+SETS = {name: Dataset(name, [(f"{name}.mp4", 0)], ["a class"], "") for name in ("k400", "ucf101", "hmdb51")}
+EMBEDDINGS = {name: torch.full((1, 3), i) for i, name in enumerate(SETS)}
+TOP1 = {"k400": 10.0, "ucf101": 20.0, "hmdb51": 0.0}
+
+
+class Model:
+    """As far as Benchmark knows MoTE. temporal: the transformer that it was given, if any."""
+    finetune_classes = torch.zeros(5, 3)
+
+    def __init__(self, temporal=None):
+        self.temporal = temporal
+
+    def with_temporal(self, temporal):
+        return Model(temporal)
+
+
+class Scorer:
+    """In place of `evaluate`. calls: (model, dataset, options) of each; failed: {dataset: undecodable videos}."""
+
+    def __init__(self):
+        self.calls: list[tuple] = []
+        self.failed: dict[str, list[str]] = {}
+
+    def __call__(self, model, videos, classes_ND, ranks, protocol, **options) -> dict:
+        name = protocol.data
+        assert videos is SETS[name].videos and classes_ND is EMBEDDINGS[name]
+        self.calls.append((model, name, {"protocol": protocol, **options}))
+        return {"plain": {"top1": TOP1[name]}, "failed": self.failed.get(name, []), "videos": 3,
+                "per_video": [1, 2, 3]}
+
+    def names(self) -> list[str]:
+        """The datasets that were scored since this was last asked, in order."""
+        names = [name for _, name, _ in self.calls]
+        self.calls.clear()
+        return names
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    scorer = Scorer()
+    monkeypatch.setattr(scoring, "evaluate", scorer)
+    monkeypatch.setattr(scoring, "describe", lambda result: f"scores of {result['data']}")
+    return scorer
+
+
+def benchmark_in(out, ranks=ALONE) -> Benchmark:
+    return Benchmark(SETS, EMBEDDINGS, ["{}", "a {}"], 8, 224, ranks, 2, out)
+
+
+def recorded(out) -> list[dict]:
+    file = out / "metrics.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+# --- one dataset, one score -----------------------------------------------------------------------
+def test_a_score_is_under_the_runs_protocol_and_leaves_out_its_skipped_videos(asked, tmp_path):
+    model = Model()
+    result = benchmark_in(tmp_path).score(model, "ucf101")
+    (scored, name, more), = asked.calls
+    assert scored is model and name == "ucf101" and result["plain"]["top1"] == 20
+    assert more == {"protocol": protocol_of(SETS["ucf101"], ["{}", "a {}"], frames=8, resize=224), "workers": 2,
+                    "skipped": tmp_path / "skipped.txt"}
+
+
+def test_videos_that_could_not_be_decoded_are_said_with_each_score(asked, tmp_path, capsys):
+    asked.failed["k400"] = ["a.mp4"]
+    benchmark_in(tmp_path).score(Model(), "k400")
+    benchmark_in(tmp_path).score(Model(), "ucf101")
+    assert capsys.readouterr().out == "k400: 1 of 3 videos could not be decoded\n"
+
+
+# --- test -----------------------------------------------------------------------------------------
+def test_the_dataset_of_the_run_is_tested_and_all_of_them_where_asked(asked, tmp_path):
+    benchmark = benchmark_in(tmp_path)
+    benchmark.test(Model(), 3, 1, {})
+    assert asked.names() == ["k400"]
+    benchmark.test(Model(), 6, 2, {}, all_datasets=True)
+    assert asked.names() == ["k400", "ucf101", "hmdb51"]
+
+
+def test_a_test_is_printed_and_recorded_with_the_losses_and_without_the_answers(asked, tmp_path, capsys):
+    benchmark = benchmark_in(tmp_path)
+    benchmark.test(Model(), 3, 1, {"L_TE": 0.5, "L_WMR": 0.25})
+    line, = recorded(tmp_path)
+    assert line == {"step": 3, "epoch": 1, "data": "k400", "L_TE": 0.5, "L_WMR": 0.25, "plain": {"top1": 10.0},
+                    "failed": [], "videos": 3}
+    assert list(line)[:5] == ["step", "epoch", "data", "L_TE", "L_WMR"]
+    assert capsys.readouterr().out == "epoch 1, scores of k400\n"
+
+
+def test_another_rank_than_the_first_scores_and_neither_prints_nor_writes(asked, tmp_path, capsys):
+    benchmark_in(tmp_path, Ranks(1, 2, torch.device("cpu"))).test(Model(), 3, 1, {}, all_datasets=True)
+    assert asked.names() == ["k400", "ucf101", "hmdb51"]
+    assert capsys.readouterr().out == "" and not list(tmp_path.iterdir())
+
+
+def test_what_is_recorded_of_this_step_is_left_out_and_nothing_else(asked, tmp_path):
+    """A kill in the middle of the last evaluation: the next start scores what is missing."""
+    for step, name in ((3, "hmdb51"), (6, "ucf101"), (9, "k400")):
+        with open(tmp_path / "metrics.jsonl", "a") as file:
+            file.write(json.dumps({"step": step, "data": name}) + "\n")
+    benchmark = benchmark_in(tmp_path)
+    benchmark.test(Model(), 6, 2, {}, all_datasets=True)
+    assert asked.names() == ["k400", "hmdb51"]
+    lines = [(line["step"], line["data"]) for line in recorded(tmp_path)]
+    assert lines == [(3, "hmdb51"), (6, "ucf101"), (9, "k400"), (6, "k400"), (6, "hmdb51")]
+    benchmark.test(Model(), 6, 2, {}, all_datasets=True)
+    benchmark.test(Model(), 9, 3, {})
+    assert asked.names() == [] and len(recorded(tmp_path)) == 5
+
+
+def test_all_ranks_leave_out_what_rank_0_finds_recorded(asked, tmp_path, monkeypatch):
+    """A rank that read the file itself might see it before or after rank 0 writes."""
+    monkeypatch.setattr(scoring, "from_rank_0", lambda found: {(6, "k400")})
+    benchmark_in(tmp_path).test(Model(), 6, 2, {}, all_datasets=True)
+    assert asked.names() == ["ucf101", "hmdb51"]
+
+
+# --- the table at the end -------------------------------------------------------------------------
+def test_the_end_does_not_score_twice(asked, tmp_path):
+    benchmark = benchmark_in(tmp_path)
+    benchmark.test(Model(), 3, 1, {})
+    benchmark.test(Model(), 6, 2, {}, all_datasets=True)
+    asked.names()
+    results = benchmark.final(Model())
+    assert asked.names() == [] and list(results) == list(SETS)
+    assert [one["step"] for one in results.values()] == [6, 6, 6]            # the newest of each
+
+
+def test_the_end_scores_what_only_an_earlier_process_has_scored(asked, tmp_path):
+    benchmark_in(tmp_path).test(Model(), 6, 2, {})
+    asked.names()
+    again = benchmark_in(tmp_path)
+    again.test(Model(), 6, 2, {}, all_datasets=True)
+    assert asked.names() == ["ucf101", "hmdb51"]
+    results = again.final(Model())
+    assert asked.names() == ["k400"] and list(results) == list(SETS)
+    assert results["k400"]["plain"]["top1"] == 10 and len(recorded(tmp_path)) == 3       # recorded once
+
+
+# --- the untrained CLIP ---------------------------------------------------------------------------
+def test_the_untrained_clip_is_scored_on_every_dataset_with_its_frames_averaged(asked, tmp_path):
+    assert benchmark_in(tmp_path).untrained(Model(), None) == TOP1
+    models = [model for model, _, _ in asked.calls]
+    assert asked.names() == list(SETS)
+    assert all(len(model.temporal.blocks) == 0 for model in models)
+    assert not list(tmp_path.iterdir())                                      # nothing is recorded
+
+
+@pytest.mark.parametrize("frames, scored", [(8, ["hmdb51"]), (16, ["k400", "ucf101", "hmdb51"])])
+def test_known_scores_are_taken_only_for_as_many_frames(asked, tmp_path, frames, scored):
+    known = {"k400": 33.0, "ucf101": 44.0, "gone": 55.0}
+    top1 = benchmark_in(tmp_path).untrained(Model(), {"frames": frames, "untrained": known})
+    assert asked.names() == scored
+    assert top1 == ({"k400": 33.0, "ucf101": 44.0, "hmdb51": 0.0} if frames == 8 else TOP1)
+
+
+def test_a_known_score_of_zero_is_known(asked, tmp_path):
+    known = dict.fromkeys(SETS, 0.0)
+    assert benchmark_in(tmp_path).untrained(Model(), {"frames": 8, "untrained": known}) == known
+    assert asked.names() == []
