@@ -142,9 +142,9 @@ class Objective(nn.Module):
 
 
 def weighted_sum(losses: dict, config: Config):
-    """L_ALL of Eq. 10: of a step's tensors, or of the means that the log prints."""
-    return L_ALL(losses["L_TE"], losses.get("L_WMR", 0.0), losses.get("L_MSE", 0.0),
-                 config.weight_merged, config.weight_mse)
+    """L_ALL of Eq. 10: of a step's tensors, or of the log's means. A term that is missing is 0."""
+    terms = [losses.get(name, 0.0) for name in ("L_TE", "L_WMR", "L_MSE")]
+    return L_ALL(*terms, config.weight_merged, config.weight_mse)
 
 
 def draw_weights(config: Config, step: int, m: int) -> tuple[Tensor, Tensor]:
@@ -306,7 +306,7 @@ def run(cfg: Config) -> dict:
         save_is_due = epoch_ends or is_due(done, cfg.save_every) or guard.run_must_end
         if log_is_due:
             means, speed = meter.read()
-            loss = weighted_sum(means, cfg) if means else 0.0       # {}: all steps refused
+            loss = weighted_sum(means, cfg)
             ranks.say(log_line(done, parts.batches, loss, means, optimizer, speed))
         if log_is_due or save_is_due:
             guard.report_bad_videos()
