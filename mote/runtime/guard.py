@@ -20,6 +20,7 @@ from .errors import printable
 from .ranks import Ranks, gather, total
 from .signals import Stop
 
+# One bad batch passes; weights or rates that have gone wrong refuse every step from then on.
 MAX_REFUSED = 5           # refused steps in a row
 MAX_BAD = 0.05            # part of the training videos that may be undecodable
 
@@ -44,27 +45,34 @@ class Guard:
         self.bad = BadVideos(videos, resumed)
 
     def before_step(self) -> None:
-        """Remember what a refused step must leave as it was, and forget the step before."""
+        """Remember what a refused step must leave as it was, and forget the step before.
+
+        Weights and moments need no copy: the optimiser steps only after `step_is_sound`.
+        """
         self.refused.remember(self.tower)
         self.losses: list[dict[str, Tensor]] = []
         self.indices: list[int] = []
 
     def saw(self, batch: dict, losses: dict[str, Tensor]) -> None:
-        """Note a micro-batch: its losses, its videos, and those that could not be decoded."""
+        """Note a micro-batch: its losses, its videos, and those that could not be decoded.
+
+        The losses stay on their device: to read them here would make the host wait for the GPU in
+        every micro-batch. `step_is_sound` reads them once a step.
+        """
         self.losses.append({name: loss.detach() for name, loss in losses.items()})
         self.indices += batch["index"].tolist()
         self.bad.new += batch["failed"]
 
     @property
     def clips(self) -> int:
-        """Of this rank, in this step."""
+        """How many clips this rank has seen in this step."""
         return len(self.indices)
 
     def step_is_sound(self, step: int, parameters: Iterable[nn.Parameter]) -> bool:
         """Whether every loss and gradient is finite on every rank.
 
         step: its number, from 1. A step that is not sound is written down, and the buffers are
-        what they were before it.
+        what they were before it. The same exchange tells all ranks of a signal: see `run_must_end`.
         """
         losses: list[Tensor] = []
         for one in self.losses:
@@ -77,7 +85,10 @@ class Guard:
         return not unsound
 
     def report_bad_videos(self) -> None:
-        """Print a line for each video that was found broken since."""
+        """Print a line for each video that was found broken since the last call.
+
+        Call it when a log line or a checkpoint is due, on all ranks: they exchange what they found.
+        """
         for line in self.bad.report():
             self.ranks.say(line)
 
@@ -87,7 +98,11 @@ class Guard:
         return self.stopping or self.refused.too_often
 
     def end_if_it_must(self, step: int) -> None:
-        """After saving: raise ValueError for too many refused steps or broken videos, or leave."""
+        """End the run if there is a reason to. Call it after saving, at every step.
+
+        Raises ValueError for too many refused steps or too many broken videos, and SystemExit after
+        a signal. All ranks decide alike, for all have the same counts.
+        """
         self.refused.check()
         self.bad.check()
         if self.stopping:
@@ -99,7 +114,8 @@ def finite(losses: list[Tensor], parameters: Iterable[nn.Parameter]) -> Tensor:
     """Whether every loss and every gradient of a step is finite, as a 0-d tensor on their device.
 
     So must the gradients' squares be: AdamW keeps them, and a parameter whose second moment is
-    infinite never moves again.
+    infinite never moves again. The largest gradient stands for all of them: NaN and infinity both
+    carry through the maximum.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     largest = torch.nn.utils.get_total_norm(gradients, norm_type=float("inf"))
@@ -107,13 +123,19 @@ def finite(losses: list[Tensor], parameters: Iterable[nn.Parameter]) -> Tensor:
 
 
 def agree(device: torch.device, *flags: bool | Tensor) -> list[bool]:
-    """Whether any rank has raised each flag: one answer for all, or ranks would wait for ever."""
+    """Whether any rank has raised each flag: one answer for all, or ranks would wait for ever.
+
+    All flags travel in one sum over the ranks, once a step.
+    """
     raised = torch.stack([torch.as_tensor(flag, device=device).float() for flag in flags])
     return (total(raised) > 0).tolist()
 
 
 class Refused:
-    """The steps that were refused: written to a file, counted, and their buffers restored."""
+    """The steps that were refused: written to a file, counted, and their buffers restored.
+
+    last and in_a_row are the same on all ranks. A resumed run counts from 0 again.
+    """
 
     def __init__(self, file: Path, ranks: Ranks):
         self.file = file
@@ -126,13 +148,18 @@ class Refused:
         self.buffers = [(buffer, buffer.clone()) for buffer in tower.buffers()]
 
     def write_down(self, step: int, losses: list[dict[str, Tensor]], videos: list[str]) -> str:
-        """Append losses and videos of all ranks to the file. -> a line to print. All call it."""
+        """Append losses and videos of all ranks to the file. -> a line to print. All call it.
+
+        step: its number, from 1. losses: of this rank's micro-batches. videos: this rank's paths. A
+        line of the file is {"step": .., "losses": [{name: text}, ..], "videos": [path, ..]}.
+        """
         follows = step == self.last + 1
         self.in_a_row = self.in_a_row + 1 if follows else 1
         self.last = step
         for buffer, before in self.buffers:
             buffer.copy_(before)
 
+        # As text: json has no NaN and no infinity.
         readable = []
         for one in losses:
             readable.append({name: f"{loss.item():.4g}" for name, loss in one.items()})
@@ -147,6 +174,7 @@ class Refused:
 
     @property
     def too_often(self) -> bool:
+        """Whether refusing has not helped: MAX_REFUSED steps in a row."""
         return self.in_a_row >= MAX_REFUSED
 
     def check(self) -> None:
@@ -159,7 +187,11 @@ class Refused:
 
 # --- videos that cannot be decoded ---------------------------------------------------------------
 class BadVideos:
-    """The training videos that could not be decoded: reported once each, and not too many."""
+    """The training videos that could not be decoded: reported once each, and not too many.
+
+    mote/data.py has drawn another video in the place of each. known: sorted paths, the same on all
+    ranks; a checkpoint keeps them as "undecodable", so that a resumed run does not report again.
+    """
 
     def __init__(self, videos: list[tuple[str, int]], resumed: dict | None = None):
         self.videos = videos
@@ -180,7 +212,10 @@ class BadVideos:
         return lines
 
     def check(self) -> None:
-        """Raise ValueError where they are more than MAX_BAD of the training videos."""
+        """Raise ValueError where they are more than MAX_BAD of the training videos.
+
+        So a half copied dataset ends the run, rather than being trained on as far as it goes.
+        """
         if len(self.known) > MAX_BAD * self.distinct:
             raise ValueError(f"{len(self.known)} of {self.distinct} training videos are "
                              f"undecodable: over {MAX_BAD:.0%}")

@@ -26,6 +26,7 @@ def header(ranks: Ranks, about: dict, optimizer: torch.optim.Optimizer, train: D
     """The first lines of a log: versions, device, configuration, sizes, untrained CLIP's top-1.
 
     about: what a checkpoint says of the run. drawn: how many of the training videos are used.
+    Together with the data, these lines are what somebody needs to repeat the run from its log.
     """
     config = about["config"]
     trained = []
@@ -48,7 +49,12 @@ def header(ranks: Ranks, about: dict, optimizer: torch.optim.Optimizer, train: D
 
 def log_line(step: int, batches: MicroBatches, loss: float, terms: dict[str, float],
              optimizer: torch.optim.Optimizer, speed: str) -> str:
-    """One line of the log. loss: L_ALL. terms: the means of its terms. speed: of `Meter.read`."""
+    """One line of the log, as the README explains it.
+
+    step: how many are done. loss: L_ALL of Eq. 10. terms: {name: mean} of its terms. speed: the
+    text of `Meter.read`. The rates are those of the last step, a parameter group each: CLIP, then
+    the temporal transformer; a frozen part has none.
+    """
     means = "  ".join(f"{name} {mean:.3f}" for name, mean in terms.items())
     rates = "/".join(f"{group['lr']:.1e}" for group in optimizer.param_groups)
     return (f"step {step}/{batches.stop}  epoch {step / batches.steps_per_epoch:.2f}  "
@@ -56,7 +62,10 @@ def log_line(step: int, batches: MicroBatches, loss: float, terms: dict[str, flo
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
-    """Top-1 by model (row) and dataset (column), as text."""
+    """Top-1 in per cent by model (row) and dataset (column), as text.
+
+    Every row has the same datasets. A column is as wide as the longest dataset's name.
+    """
     names = list(next(iter(rows.values())))
     width = max(len(name) for name in names) + 2
     lines = [f"{'top-1, per cent':34s}" + "".join(f"{name:>{width}s}" for name in names)]
@@ -66,7 +75,12 @@ def table(rows: dict[str, dict[str, float]]) -> str:
 
 
 class Meter:
-    """Means of the losses, clips/s and the share of time spent waiting, since they were read."""
+    """Means of the losses, clips/s and the share of time spent waiting, since they were read.
+
+    A rank sums its own losses; ranks exchange them only in `state` and `read`, not at each step.
+    passes counts micro-batches of all ranks: each has the same number of clips, so a mean over
+    passes is a mean over clips. Refused steps are not added.
+    """
 
     def __init__(self, ranks: Ranks, resumed: dict | None = None):
         """resumed: a checkpoint, with what `state` gave it: the means go on from there."""
@@ -84,14 +98,18 @@ class Meter:
         self.since = time.perf_counter()
 
     def wait_for(self, stream: Iterator[dict]) -> dict:
-        """The next batch. Until it comes, the model stands still."""
+        """The next batch of a stream. Until it comes, the model stands still: "data wait"."""
         asked = time.perf_counter()
         batch = next(stream)
         self.waited += time.perf_counter() - asked
         return batch
 
     def add(self, losses: list[dict[str, Tensor]], clips: int) -> None:
-        """A step: the losses of each of its micro-batches, and its clips, on this rank."""
+        """Add a step: the losses of each of its micro-batches, and its clips, on this rank.
+
+        The losses are 0-d tensors by name, the same names in each micro-batch.
+        """
+        # One copy to the host for the whole step: each .item() would wait for the GPU.
         numbers = torch.stack([torch.stack(list(one.values())) for one in losses]).tolist()
         for name, column in zip(losses[0], zip(*numbers)):
             # fsum: float32 numbers add up to the same, in whatever order they come.
@@ -100,16 +118,24 @@ class Meter:
         self.clips += clips
 
     def state(self) -> dict:
-        """Sums and means of all ranks, for a checkpoint. All ranks must call it."""
+        """Sums and means of all ranks, for a checkpoint. All ranks must call it.
+
+        It changes nothing, so that saving does not alter what the next log line says.
+        """
         everyones = gather([self.sums])
-        names: dict[str, None] = {}                              # an ordered set
+        # A dict, not a set: the losses keep the order in which train.py names them.
+        names: dict[str, None] = {}
         for sums in everyones:
             names |= dict.fromkeys(sums)
         sums = {name: math.fsum(one.get(name, 0.0) for one in everyones) for name in names}
         return {"sums": sums, "passes": self.passes, "means": self.means}
 
     def read(self) -> tuple[dict[str, float], str]:
-        """The means over all ranks and "clips/s  data wait"; then begin anew. All ranks call it."""
+        """The means over all ranks and "clips/s  data wait"; then begin anew. All ranks call it.
+
+        Where every step since was refused, the means are those of the time before. Clips are this
+        rank's times the number of ranks, and the waiting is this rank's: rank 0's is printed.
+        """
         if self.passes:                                          # else every step was refused
             sums = self.state()["sums"]
             self.means = {name: one / self.passes for name, one in sums.items()}

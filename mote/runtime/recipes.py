@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..temporal_experts import POSITIONS
 
+# By the name given to --data. What a recipe does not name stays as train.py's Config has it.
 DATASETS = {
     "toyworld": {"backbone": "toyworld", "pretrained": "toyworld", "layers": 3, "epochs": 16,
                  "warmup": 1.0, "batch": 32, "lr": 3e-3, "clip_lr": 4e-4, "min_area": 0.5,
@@ -19,6 +20,7 @@ DATASETS = {
     "hmdb51": {"epochs": 10},
     "ssv2": {"epochs": 2, "flip": False},            # "from left to right" is a class there
 }
+# By the kind of ViT. Any other backbone gets the defaults of train.py's Config.
 BACKBONES = {
     "ViT-B": {"layers": 4, "epochs": 30},
     "ViT-L": {"layers": 6, "epochs": 20},
@@ -26,7 +28,11 @@ BACKBONES = {
 
 
 def of_dataset(given: Namespace) -> dict:
-    """The dataset's name, and its own defaults. A folder that is given by its path has none."""
+    """The dataset's name, and its own defaults. A folder that is given by its path has none.
+
+    With --data-root alone, the folder's name is the dataset's. With neither, it is toyworld, so
+    that `python train.py` runs as it stands.
+    """
     if given.data:
         return DATASETS.get(given.data, {})
     if given.data_root:
@@ -35,12 +41,18 @@ def of_dataset(given: Namespace) -> dict:
 
 
 def of_backbone(given: Namespace) -> dict:
-    """By the kind of ViT: its first five letters."""
+    """Defaults by the kind of ViT, the first five letters of --backbone: "ViT-B", "ViT-L".
+
+    It comes after `of_dataset`, which may name the backbone and whose epochs then stand.
+    """
     return BACKBONES.get(given.backbone[:5], {})
 
 
 def of_baseline(given: Namespace) -> dict:
-    """One expert or no layers: the paper's baselines, which have L_TE alone."""
+    """One expert or no layers: the paper's baselines, which have L_TE alone.
+
+    Merging one expert gives that expert, so the second pass of Eq. 8 and 9 would only cost time.
+    """
     if given.experts == 1 or given.layers == 0:
         return {"weight_merged": 0.0, "weight_mse": 0.0}
     return {}
@@ -50,7 +62,10 @@ RECIPES = (of_dataset, of_backbone, of_baseline)
 
 
 def check_recipe(frames: int, layers: int, lr: float, clip_lr: float) -> None:
-    """Raise ValueError for options that leave nothing to train, or more frames than positions."""
+    """Raise ValueError for options that leave nothing to train, or more frames than positions.
+
+    These are rules about several options together; options.py checks the range of each alone.
+    """
     if frames > POSITIONS and layers > 0:
         raise ValueError(f"--frames {frames}: the table of frame positions has {POSITIONS} rows")
     if clip_lr == 0 and (layers == 0 or lr == 0):

@@ -70,6 +70,10 @@ def find_start(out: str, resume: str, init: str, data: str) -> Start:
 
 
 def run_folder(out: str, resume: str, data: str) -> Path:
+    """The folder of a run: --out, else the one that --resume lies in, else a new name by date.
+
+    Nothing is made here: a mistake in another option must not leave an empty folder behind.
+    """
     if out:
         return Path(out)
     if resume:
@@ -78,11 +82,17 @@ def run_folder(out: str, resume: str, data: str) -> Path:
 
 
 def is_empty_folder(path: Path) -> bool:
+    """False for a file too: --out must not name one."""
     return path.is_dir() and not any(path.iterdir())
 
 
 def resume_newest(run: Path) -> dict | None:
-    """--resume auto: the newest checkpoint of the folder that can be read; None if it has none."""
+    """--resume auto: the newest checkpoint of the folder that can be read; None if it has none.
+
+    None means a fresh start, so the same command serves for the first start and every restart.
+    Raises ValueError where checkpoints exist and none can be read: a fresh start would write over
+    files that may still be rescued.
+    """
     resumed = newest_checkpoint(run)
     if resumed:
         check_resumable(resumed, "auto")
@@ -93,7 +103,10 @@ def resume_newest(run: Path) -> dict | None:
 
 
 def resume_from(resume: str, run: Path) -> dict:
-    """--resume FILE: that checkpoint, unless the folder already holds a later one."""
+    """--resume FILE: that checkpoint, unless the folder already holds a later one.
+
+    Raises FileNotFoundError or ValueError, one line each.
+    """
     resumed = read_checkpoint(resume)
     check_resumable(resumed, resume)
     newest = newest_checkpoint(run)
@@ -104,6 +117,10 @@ def resume_from(resume: str, run: Path) -> dict:
 
 
 def check_resumable(checkpoint: dict, resume: str) -> None:
+    """Raise ValueError for a checkpoint of weights alone, such as one converted from the authors'.
+
+    Without AdamW's moments it could not go on bit for bit. resume: the option, for the message.
+    """
     missing = [key for key in RESUMABLE if key not in checkpoint]
     if missing:
         raise ValueError(f"--resume {resume}: no {missing[0]} in it; "
@@ -111,14 +128,18 @@ def check_resumable(checkpoint: dict, resume: str) -> None:
 
 
 def newest_checkpoint(out: Path) -> dict | None:
-    """The checkpoint with the most steps, or None. Damaged files are passed over, and named."""
+    """The checkpoint with the most steps, or None. Damaged files are passed over, and named.
+
+    last.pt is read first, for it is nearly always the newest. The others are read from the latest
+    step down, and only while their name promises more steps than the best one so far.
+    """
     best = None
     for path in sorted([out / "last.pt", *out.glob("step_*.pt")], key=number, reverse=True):
         if best and number(path) <= best["step"]:
             break
         try:
             checkpoint = read_checkpoint(path)
-        except FileNotFoundError:
+        except FileNotFoundError:        # most often a folder without last.pt
             continue
         except ValueError as error:
             if os.environ.get("RANK", "0") == "0":
@@ -141,9 +162,11 @@ SHARED = ("classes", "templates", "text_hash", "batch", "list of videos")
 
 def describe_run(config: dict, clip: nn.Module, templates: list[str], train: Dataset,
                  drawn: Videos, val: Dataset) -> dict:
-    """What a checkpoint says of its run beside the weights. drawn: videos of the training set.
+    """What a checkpoint says of its run beside the weights. A dict of builtins.
 
-    A run must share SHARED with the checkpoint that it goes on from.
+    config: the options, as a dict. drawn: the training videos in use, fewer than train.videos with
+    --shots. A resumed run must agree with its checkpoint in the entries named in SHARED.
+    "frames" and "batch" stand beside "config" too, since eval.py and `check_resumed` read them.
     """
     return {"config": config, "frames": config["frames"], "batch": config["batch"],
             "clip": describe_clip(clip, config["backbone"], config["pretrained"]),
@@ -152,7 +175,11 @@ def describe_run(config: dict, clip: nn.Module, templates: list[str], train: Dat
 
 
 def describe_clip(clip: nn.Module, backbone: str, pretrained: str) -> dict:
-    """Where a CLIP came from, and what is needed to build its visual tower anew."""
+    """Where a CLIP came from, and what is needed to build its visual tower anew.
+
+    The description is kept in full, not by name alone: `load_model` then builds the tower without
+    the .json file of --backbone, and without a download of the original weights.
+    """
     return {"backbone": backbone, "pretrained": pretrained, "config": clip_config(backbone),
             "mean": tuple(clip.image_mean), "std": tuple(clip.image_std)}
 
@@ -173,7 +200,11 @@ def check_resumed(resumed: dict, **now) -> None:
 
 
 def check_start(start: Start, about: dict, last_step: int) -> None:
-    """Raise ValueError where --resume cannot go on: another run, or one that is past its end."""
+    """Raise ValueError where --resume cannot go on: another run, or one that is past its end.
+
+    about: of this run, from `describe_run`. last_step: the steps that --epochs asks for. A step
+    equal to last_step is allowed: only the last evaluation may be left to do.
+    """
     if start.resumed:
         check_resumed(start.resumed, **{name: about[name] for name in SHARED})
     if start.step > last_step:
@@ -182,7 +213,11 @@ def check_start(start: Start, about: dict, last_step: int) -> None:
 
 
 def agree_on_start(start: Start) -> Start:
-    """With rank 0's folder, on all ranks. ValueError where a rank would start at another step."""
+    """The same start with rank 0's folder, on all ranks. All ranks must call it.
+
+    The name runs/DATA-DATE-TIME may differ by a second between ranks. Raises ValueError where a
+    rank would start at another step, as on machines that do not share a disk.
+    """
     first = from_rank_0(start.step)
     if first != start.step:
         raise ValueError(f"--resume: rank 0 found a checkpoint of step {first}, this one "
@@ -207,7 +242,11 @@ def weights_to_start_from(model: nn.Module, start: Start) -> dict | None:
 
 def load_start(model: nn.Module, optimizer: torch.optim.Optimizer, weights: dict | None,
                start: Start) -> None:
-    """Load the weights, and in a resumed run the optimiser's moments."""
+    """Load the weights, and in a resumed run the optimiser's moments.
+
+    weights: of `weights_to_start_from`. Checking and loading are apart because the untrained CLIP
+    is scored in between, in the tower that these weights replace.
+    """
     if weights:
         model.load_state_dict(weights)
     if start.resumed:
@@ -215,7 +254,11 @@ def load_start(model: nn.Module, optimizer: torch.optim.Optimizer, weights: dict
 
 
 def restore(optimizer: torch.optim.Optimizer, state: dict) -> None:
-    """Load its moments; rates and weight decay stay the command line's. Raises ValueError."""
+    """Load AdamW's moments; peak rates and weight decay stay the command line's.
+
+    Raises ValueError for another number of parameter groups: what was frozen in one of the two
+    runs, the tower or the temporal transformer, has no group there. Changes `state` in place.
+    """
     if len(state.get("param_groups", ())) != len(optimizer.param_groups):
         raise ValueError("--resume: --clip-lr or --lr is 0 now and was not then, "
                          "or the other way round")
@@ -226,7 +269,11 @@ def restore(optimizer: torch.optim.Optimizer, state: dict) -> None:
 
 # --- what is written -----------------------------------------------------------------------------
 def open_run(ranks: Ranks, start: Start, train: Videos, val: Videos, classes: list[str]) -> None:
-    """Make the folder, write the lists, and drop metrics that are later than the start."""
+    """Make the folder, write the lists, and drop metrics that are later than the start.
+
+    A run that goes on from step N measures again what came after N, so those lines go. Raises
+    ValueError for a folder with a train.txt but no metrics: it is a dataset, not a run.
+    """
     if not ranks.first:
         return
     out = start.out
@@ -237,7 +284,8 @@ def open_run(ranks: Ranks, start: Start, train: Videos, val: Videos, classes: li
     for part in out.glob(".*.pt.*"):                             # what a kill left of a checkpoint
         part.unlink()
     kept = [line for line in read_metrics(out) if line["step"] <= start.step]
-    # Renamed when whole: a kill must not cost the history. Before the lists: it says they are ours.
+    # Renamed when whole: a kill must not cost the history. Written before the lists, because a
+    # folder that has it is ours, and its lists may be overwritten at the next start.
     part = out / ".metrics.jsonl"
     part.write_text("".join(f"{json.dumps(line)}\n" for line in kept))
     os.replace(part, out / "metrics.jsonl")
@@ -246,7 +294,10 @@ def open_run(ranks: Ranks, start: Start, train: Videos, val: Videos, classes: li
 
 
 def read_metrics(out: Path) -> list[dict]:
-    """The evaluations of metrics.jsonl. A line that a kill has cut is left out."""
+    """The evaluations of metrics.jsonl, oldest first; [] without a file.
+
+    A line that a kill has cut is left out. Its evaluation then counts as not done.
+    """
     file = out / "metrics.jsonl"
     if not file.exists():
         return []
@@ -258,6 +309,7 @@ def read_metrics(out: Path) -> list[dict]:
 
 
 def is_evaluation(line) -> bool:
+    """Whether a line has what `evaluated` reads: half a line may still be valid json."""
     return (isinstance(line, dict) and isinstance(line.get("step"), int)
             and isinstance(line.get("data"), str))
 
@@ -268,7 +320,10 @@ def evaluated(out: Path) -> set[tuple[int, str]]:
 
 
 def record(ranks: Ranks, out: Path, result: dict) -> None:
-    """Append one evaluation to metrics.jsonl, without the answers for each video."""
+    """Append one evaluation to metrics.jsonl, without the answers for each video.
+
+    They are thousands per evaluation; eval.py --json writes them for any checkpoint.
+    """
     if ranks.first:
         kept = {key: value for key, value in result.items() if key != "per_video"}
         with open(out / "metrics.jsonl", "a") as file:
@@ -279,9 +334,10 @@ def save(ranks: Ranks, out: Path, keep: int, step: int, model: nn.Module,
          optimizer: torch.optim.Optimizer, meter: Meter, guard: Guard, about: dict) -> None:
     """Write step_N.pt and last.pt; keep the newest `keep` files. All ranks call it.
 
-    about: what `describe_run` says.
+    step: how many are done. about: what `describe_run` says. The losses since the last log line
+    and the known broken videos are kept too, so that a resumed run prints the log it would have.
     """
-    losses = meter.state()
+    losses = meter.state()                  # gathered: before the branch that rank 0 alone takes
     if ranks.first:
         checkpoint = {"model": model.state_dict(), "optimizer": optimizer.state_dict(),
                       "step": step, "meter": losses, "undecodable": guard.bad.known, **about,
@@ -291,7 +347,10 @@ def save(ranks: Ranks, out: Path, keep: int, step: int, model: nn.Module,
 
 
 def write(out: Path, keep: int, checkpoint: dict) -> None:
-    """One file under two names. A kill at any moment leaves the old pair or the new one."""
+    """One file under two names. A kill at any moment leaves the old pair or the new one.
+
+    A hard link costs no space. Old files are removed only when the new ones are in place.
+    """
     newest = out / f"step_{checkpoint['step']}.pt"
     save_checkpoint(newest, checkpoint)
     link = out / f".last.pt.{os.getpid()}"
@@ -307,7 +366,11 @@ def write(out: Path, keep: int, checkpoint: dict) -> None:
 
 
 def finish(ranks: Ranks, out: Path, untrained: dict[str, float], results: dict[str, dict]) -> dict:
-    """Print and keep the table of top-1: untrained CLIP, trained, with modulation. -> its rows"""
+    """Print the table of top-1 in per cent and write results.json. -> {model: {dataset: top-1}}
+
+    untrained: {dataset: top-1} of CLIP with its frames averaged. results: {dataset: what `evaluate`
+    gives}. Top-1 is of the videos that could be decoded; how many could not is printed below.
+    """
     trained = {name: result["plain"]["top1"] for name, result in results.items()}
     modulated = {name: result["modulated"]["top1"] for name, result in results.items()}
     rows = {"untrained CLIP, frames averaged": untrained,
