@@ -212,7 +212,7 @@ def may_share_side(path: str, other: str, folder: str) -> bool:
 
 # --- one folder per class -------------------------------------------------------------------------
 def class_folders(folder: Path) -> list[str]:
-    """Names of the folders inside, without hidden ones."""
+    """Names of the folders inside, without hidden ones, in no order."""
     folders = [entry.name for entry in folder.iterdir() if entry.is_dir()]
     return [name for name in folders if not name.startswith(".")]
 
@@ -222,7 +222,8 @@ def read_class_folders(folder: Path,
     """Videos and class names of a folder that holds one folder of videos per class.
 
     Labels follow the sorted folder names: those of this folder or, where given, of `everywhere`,
-    the folder names of all sides, so that a label means the same class on each side.
+    the folder names of all sides, so that a label means the same class on each side. Raises
+    ValueError without any folder, and where two folders name one class, as a_b and "a b" do.
     """
     here = sorted(class_folders(folder))
     if not here:
@@ -260,8 +261,9 @@ def videos_of_class(folder: Path) -> list[str]:
 def split_per_class(videos: Videos, part: float = 0.8, seed: int = 0) -> dict[str, Videos]:
     """{"train": videos, "val": videos}, split 80 / 20 within each class; both have one of each.
 
-    Videos are ordered by a hash of the seed and their stem. So adding a video moves no other to
-    the other side, and a re-encoded copy is split as the original is.
+    Videos are ordered by a hash of the seed and their stem. So adding a video moves at most one
+    other, the one at the cut, and a re-encoded copy is split as the original is. part: the share of
+    the training side. Raises ValueError for a class with one video.
     """
     def drawn_place(path: str) -> bytes:
         return hashlib.sha256(f"{seed} {stem(path)}".encode()).digest()

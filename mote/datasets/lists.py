@@ -62,7 +62,9 @@ def read_split(folder: Path, side: str, list_file: str = "", class_file: str = "
     """The (path, label) pairs of one side of a dataset, and the class names.
 
     split: of the published splits; "": the only or the first one. list_file and class_file stand
-    in for the folder's; a {} in them becomes the split.
+    in for the folder's; a {} in them becomes the split. A label is a place in the class names, from
+    0. Videos that are not on disk stay in the list, so that its hash is the published list's.
+    Raises ValueError or FileNotFoundError, one line each.
     """
     folder = Path(folder)
     split = split or published_splits(folder, side, list_file)[0]
@@ -80,6 +82,7 @@ def read_split(folder: Path, side: str, list_file: str = "", class_file: str = "
             raise FileNotFoundError(f"{folder}: no {side} list of split {split}, but {there}")
         files = {each: found[split] for each, found in lists.items() if split in found}
         return read_listed(folder, side, files, class_file, split)
+    # Class folders have no splits: a number that was asked for must not be passed over in silence.
     if split:
         raise FileNotFoundError(
             f"{folder}: split {split} needs a list of that number, and there is none")
@@ -90,8 +93,9 @@ def read_listed(folder: Path, side: str, files: dict[str, Path], class_file: str
                 split: str) -> tuple[Videos, list[str]]:
     """`read_split` where there is a list. files: side -> its list of this split.
 
-    Without a class file, the class names are those in the lists. Raises FileNotFoundError where
-    none of the videos exists; some may be missing.
+    class_file: --class-names, or "" to look for one in the folder, then beside the list. Without
+    any, the class names are those in the lists. Raises FileNotFoundError where none of the videos
+    exists; some may be missing.
     """
     file = files[side]
     names = Path(class_file.replace("{}", split)) if class_file else None
@@ -131,6 +135,7 @@ def read_unlisted(folder: Path, side: str) -> tuple[Videos, list[str]]:
                 classes.update(folders.class_folders(part))
         return folders.read_class_folders(here[0], classes)
 
+    # Never split what somebody has split: a train folder without val is a mistake to report.
     if not needs_split(folder):
         raise FileNotFoundError(
             f"{folder} has no {side} list ({side}.txt) and no folder {side}")

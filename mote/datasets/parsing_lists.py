@@ -26,6 +26,8 @@ except ImportError:                                # copied beside them, outside
     import published_lists as published
     from folders import Videos, class_name, plain, read_text
 
+# A path may hold spaces and commas, so the columns are counted from the right. A sign is accepted
+# here so that a negative label is refused as a label out of range, and not as a strange line.
 PLAIN = re.compile(r"(.*[^\s,])[\s,]+([+-]?\d{1,9})")                      # path, label
 WITH_FRAMES = re.compile(r"(.*[^\s,])[\s,]+\d+[\s,]+([+-]?\d{1,9})")       # path, frames, label
 
@@ -46,7 +48,11 @@ def read_list(file: Path, folder: str | Path, classes: list[str] | None, side: s
 
 
 def list_rows(file: Path, side: str, by_folder: bool) -> published.Rows:
-    """The rows of a list of any format. side, by_folder: as in `read_list`."""
+    """The rows of a list of any format, told by its name and its first line.
+
+    side, by_folder: as in `read_list`. A new format is one more branch here. Raises ValueError for
+    a list without videos, and FileNotFoundError.
+    """
     if "*" in Path(file).name:
         rows = published.hmdb_rows(Path(file), side)
     elif Path(file).suffix == ".json":
@@ -69,6 +75,7 @@ def text_rows(file: Path, text: str) -> published.Rows:
     """The rows of lines `path label` or `path frames label`; or CLASS/video without any label.
 
     There is a column of frames only if every line has one: "clip 7 1" may be the path "clip 7".
+    Raises ValueError with the number of the first line that is neither.
     """
     lines = [(n, line.strip()) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
     labelled = any(PLAIN.fullmatch(line) for _, line in lines)
@@ -89,7 +96,11 @@ def text_rows(file: Path, text: str) -> published.Rows:
 
 
 def own_classes(file: Path, folder: str | Path, rows: published.Rows) -> list[str]:
-    """The sorted class names of rows that have names. Raises FileNotFoundError for numbers."""
+    """The sorted class names of rows that have names, made into words by `class_name`.
+
+    Raises FileNotFoundError, which says what to add, for rows that have numbers: a number alone
+    has no meaning for CLIP's text tower.
+    """
     labels = [label for _, _, label in rows]
     if any(isinstance(label, int) for label in labels):
         raise FileNotFoundError(f"{file} needs class names: {Path(folder) / 'classes.csv'} with "
@@ -157,7 +168,10 @@ def read_classes(file: str | Path) -> list[str]:
 
 
 def class_rows(file: str | Path) -> list[tuple[str, str]]:
-    """The pairs (number, name) of a class file, unchecked, both as text."""
+    """The pairs (number, name) of a class file, unchecked, both as text.
+
+    `read_classes` checks them all in one place. Raises ValueError for a file that is no csv.
+    """
     text = read_text(file)
     if Path(file).suffix == ".json":
         return published.something_classes(file, text)
@@ -179,7 +193,8 @@ def class_rows(file: str | Path) -> list[tuple[str, str]]:
 def write_split(folder: Path, side: str, videos: Videos, classes: list[str]) -> None:
     """Keep the videos of a side in folder/SIDE.txt and folder/classes.csv: a record of a run.
 
-    This module reads them as they were, with --data-root set to where the run was started.
+    This module reads them as they were, with --data-root set to where the run was started. The two
+    sides of a run have the same classes, so classes.csv is written twice with one content.
     """
     lines = []
     for path, label in videos:

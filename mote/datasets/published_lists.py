@@ -27,6 +27,7 @@ except ImportError:                                # copied beside folders.py, o
     from folders import class_name, read_text
 
 HMDB = re.compile(r"(.+)_test_split(\d)\.txt")
+# What a side is called in HMDB-51's files. A 0 there is a video of neither side.
 HMDB_PARTS = {"train": "1", "val": "2"}
 Rows = list[tuple[str, str, int | str]]            # where it stands, path, label or class name
 
@@ -35,7 +36,8 @@ Rows = list[tuple[str, str, int | str]]            # where it stands, path, labe
 def ucf_rows(file: Path, text: str) -> Rows:
     """The rows of UCF-101's lists. The class is the folder's name, whatever number follows.
 
-    Its train lists number the classes from 1, other people's lists from 0.
+    Its train lists number the classes from 1, other people's lists from 0. text: the file's, read
+    already. Raises ValueError for a line without a folder.
     """
     rows: Rows = []
     for n, line in enumerate(text.splitlines(), 1):
@@ -66,7 +68,7 @@ def ucf_classes(text: str) -> list[tuple[str, str]]:
         number, _, name = line.strip().partition(" ")
         if number.isdecimal() and len(number) < 10:
             number = str(int(number) - 1)
-        if name != "YoYo":
+        if name != "YoYo":                         # one word in the authors' list
             name = class_name(name)
         pairs.append((number, name))
     return pairs
@@ -80,7 +82,11 @@ def hmdb_files(pattern: Path) -> list[Path]:
 
 
 def hmdb_rows(pattern: Path, side: str) -> Rows:
-    """The rows of one side, "train" or "val", in all files of the pattern *_test_splitN.txt."""
+    """The rows of one side, "train" or "val", in all files of the pattern *_test_splitN.txt.
+
+    Each file is of one class and names its videos without a folder: the class is the folder.
+    Raises ValueError for a line that ends in another number than 0, 1 or 2.
+    """
     rows: Rows = []
     for file in hmdb_files(pattern):
         match = HMDB.fullmatch(file.name)
@@ -101,7 +107,11 @@ def hmdb_rows(pattern: Path, side: str) -> Rows:
 
 # --- Something-Something --------------------------------------------------------------------------
 def something_rows(file: Path) -> Rows:
-    """The rows of Something-Something's lists; a video is called id.webm."""
+    """The rows of Something-Something's lists; a video is called id.webm.
+
+    The class is the template without its brackets: "Holding [something]" is "Holding something".
+    Raises ValueError for json of another form.
+    """
     try:
         return [something_row(file, item) for item in json.loads(read_text(file))]
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -119,7 +129,10 @@ def something_row(file: Path, item: dict) -> tuple[str, str, str]:
 
 
 def something_classes(file: str | Path, text: str) -> list[tuple[str, str]]:
-    """Pairs (number, name) of Something-Something's labels: json of name -> number."""
+    """Pairs (number, name) of Something-Something's labels: json of name -> number as text.
+
+    Its names have no brackets, as those of `something_row`. Raises ValueError for another form.
+    """
     try:
         return [(str(number), name.strip()) for name, number in json.loads(text).items()]
     except (ValueError, AttributeError, RecursionError):
@@ -128,7 +141,11 @@ def something_classes(file: str | Path, text: str) -> list[tuple[str, str]]:
 
 # --- Kinetics -------------------------------------------------------------------------------------
 def kinetics_rows(file: Path, text: str) -> Rows:
-    """The rows of Kinetics' annotations; videos are called as in CVDF's archives."""
+    """The rows of Kinetics' annotations; videos are called as in CVDF's archives.
+
+    The path has no folder, for some copies have class folders and some have none: `locate` of
+    folders.py finds a video by its stem. Raises ValueError with the line that cannot be read.
+    """
     rows: Rows = []
     table = csv.DictReader(text.splitlines(), strict=True)
     try:

@@ -36,7 +36,9 @@ class Undecodable(ValueError):
 def decode(path: str | Path, choose: Callable[[int], np.ndarray]) -> Tensor:
     """Frames choose(how many) of a file or a folder of JPEGs -> uint8 (*indices.shape, 3, h, w).
 
-    Raises Undecodable.
+    choose: from the number of frames to 0-based indices of any shape, such as `segment_indices` of
+    mote/data.py. It is a function because the number is known only when the file is open. Raises
+    Undecodable.
     """
     frames, places = decode_distinct(path, choose)
     return frames[places]
@@ -47,6 +49,8 @@ def decode_distinct(
 ) -> tuple[Tensor, Tensor]:
     """Each distinct frame once, uint8 (n, 3, h, w), and where in them each index finds its own.
 
+    The places have the shape of what choose gives: frames[places] are the frames asked for. Views
+    of a test video share frames, and a short video repeats them: none is decoded or encoded twice.
     Raises Undecodable, one line that begins with the path.
     """
     path = Path(path)
@@ -98,7 +102,10 @@ def jpeg_files(folder: Path) -> list[Path]:
 
 
 def read_jpegs(files: list[Path]) -> Tensor:
-    """JPEGs of one size -> uint8 (n, 3, h, w). All headers are read before any is decoded."""
+    """JPEGs of one size -> uint8 (n, 3, h, w). All headers are read before any is decoded.
+
+    Raises one of DAMAGED for a damaged file, for frames of several sizes and for a size too large.
+    """
     from torchcodec.decoders import decode_jpeg
 
     sizes = [jpeg_size(file.read_bytes()) for file in files]
@@ -163,7 +170,11 @@ def read_frames(path: Path, decoder, distinct: list[int]) -> Tensor:
 
 
 def read_in_order(decoder, distinct: list[int]) -> Tensor:
-    """The same, but decoding all frames from the first one on, so that torchcodec never seeks."""
+    """The same, but decoding all frames from the first one on, so that torchcodec never seeks.
+
+    It decodes the whole video up to the last frame asked for; a copy that tools/prepare.py has
+    re-encoded is faster.
+    """
     last = len(decoder) - 1
     frames = []
     for i in range(distinct[-1] + 1):
