@@ -160,7 +160,10 @@ def cache_file(
 
 
 def read_cache(file: Path) -> Tensor | None:
-    """Cached embeddings; None where there are none, or where the file is damaged."""
+    """Cached embeddings (N, D); None where there are none, or where the file is damaged.
+
+    They are then computed again, and the damaged file is replaced.
+    """
     try:
         with zipfile.ZipFile(file) as archive:
             whole = archive.testzip() is None                    # torch.load looks at no checksum
@@ -233,7 +236,10 @@ def load_clip(
 
 
 def pixel_statistics(preprocess: dict) -> tuple:
-    """Mean and standard deviation of the pixels that a CLIP was trained on; by default OpenAI's."""
+    """Mean and standard deviation of the pixels that a CLIP was trained on; by default OpenAI's.
+
+    preprocess: open_clip's preprocess_cfg or tag. Both are triples, red, green, blue, in 0..1.
+    """
     import open_clip
 
     mean = preprocess.get("mean", open_clip.OPENAI_DATASET_MEAN)
@@ -274,9 +280,9 @@ def named_config(backbone: str) -> dict:
 
 
 def build_clip(config: dict) -> nn.Module:
-    """An open_clip model with random weights, from clip_config's dict.
+    """An open_clip model with random weights, from clip_config's dict, which is not changed.
 
-    Raises ValueError if open_clip cannot build it.
+    They are drawn from torch's global generator. Raises ValueError if open_clip cannot build it.
     """
     import open_clip
 

@@ -39,7 +39,7 @@ MAX_TRIES = 10            # videos tried for one clip: in a folder without a sin
 def random_indices(num_frames: int, T: int, rng: np.random.Generator) -> np.ndarray:
     """Training frames: one of each of T equal segments -> (T,), sorted, 0-based.
 
-    Short videos repeat frames.
+    Short videos repeat frames. num_frames: at least 1. rng: T numbers are drawn from it.
     """
     positions = np.arange(T) + rng.random(T)                     # in segments
     drawn = (positions * (num_frames / T)).astype(int)
@@ -91,7 +91,11 @@ def view_crops(frames: Tensor, size: int, resize: int, crops: int = 1) -> Tensor
 
 
 def training_transform(size: int, min_area: float, flip: bool) -> Callable[[Tensor], Tensor]:
-    """(T, 3, h, w) -> (T, 3, size, size), one decision for all T, from torch's global generator."""
+    """(T, 3, h, w) -> (T, 3, size, size), one decision for all T, from torch's global generator.
+
+    size: in pixels. min_area: of the crop, as a fraction of the frame. One decision for a clip, or
+    crops that jump from frame to frame would look like motion.
+    """
     from torchvision.transforms import v2
 
     return v2.Compose([

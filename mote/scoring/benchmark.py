@@ -19,7 +19,10 @@ from .protocols import protocol_of
 class Benchmark:
     """{name: Dataset} and {name: class embeddings (N, D)}; all are tested under one protocol.
 
-    frames: T. resize: the short side, in pixels. out: the run's folder. All ranks call its methods.
+    The first dataset is the one that the run trains on. frames: T. resize: the short side, in
+    pixels. out: the run's folder. All ranks call its methods.
+
+    All is scored in fp32 with one view, which are eval.py's defaults: the numbers may be compared.
     """
 
     def __init__(self, datasets: dict[str, Dataset], embeddings: dict[str, Tensor],
@@ -36,7 +39,10 @@ class Benchmark:
         self.results: dict[str, dict] = {}                       # the newest of each dataset
 
     def score(self, model: MoTE, name: str) -> dict:
-        """`evaluate` of a model on one of the datasets."""
+        """`evaluate` of a model on one of the datasets. Says how many videos failed, if any.
+
+        Videos that kill a worker are shared with training, in the run's skipped.txt.
+        """
         data = self.datasets[name]
         protocol = protocol_of(data, self.templates, frames=self.frames, resize=self.resize)
         result = evaluate(model, data.videos, self.embeddings[name], self.ranks, protocol,
@@ -51,9 +57,11 @@ class Benchmark:
         """Score, print and record: the first dataset, which the run trains on, or all of them.
 
         What is recorded of this step already is left out: after a kill between a checkpoint and
-        its evaluation, there is something left to do. losses: means of the training losses.
+        its evaluation, there is something left to do. model: with its experts merged (Eq. 6).
+        losses: means of the training losses, kept beside the scores.
         """
         names = list(self.datasets) if all_datasets else list(self.datasets)[:1]
+        # Of rank 0, which writes the file: if ranks disagreed, some would wait in `evaluate`.
         done = from_rank_0(evaluated(self.out))
         for name in names:
             if (step, name) in done:
@@ -65,14 +73,18 @@ class Benchmark:
             self.results[name] = result
 
     def final(self, model: MoTE) -> dict[str, dict]:
-        """The newest result of every dataset; scored anew where this process has none."""
+        """The newest result of every dataset; scored anew where this process has none.
+
+        A run that is resumed after its last evaluation has none: `test` has left them out.
+        """
         return {name: self.results.get(name) or self.score(model, name) for name in self.datasets}
 
     def untrained(self, model: MoTE, resumed: dict | None) -> dict[str, float]:
         """Top-1 of the CLIP inside the model, frames averaged, on every dataset.
 
-        Ask for it before weights are loaded into the visual tower. resumed: a checkpoint, whose
-        scores are taken where they were measured on as many frames.
+        Ask for it before weights are loaded into the visual tower: the model trains that tower
+        itself, not a copy. resumed: a checkpoint, whose scores are taken where they were measured
+        on as many frames. Without layers the temporal feature is 0: z is the mean over frames.
         """
         known = {}
         if resumed and resumed["frames"] == self.frames:

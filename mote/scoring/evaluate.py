@@ -37,7 +37,8 @@ def view_cosines(model: MoTE, frames: Tensor, places_BVT: Tensor, classes_ND: Te
     """Views -> cosines (B, N), the mean over a video's views, without and with modulation.
 
     Frame t of view v of video b is frames[places[b, v, t]], of uint8 (n, 3, h, w): frames that
-    views share are encoded once. rho is per view, as in the authors' code.
+    views share are encoded once. classes_ND: embeddings of the test classes, of unit length. k and
+    gamma: K and gamma of Eq. 11. rho is per view, as in the authors' code.
     """
     B, V, _ = places_BVT.shape
     e_nD = model.frame_features(model.normalise(frames)[None])[0]                     # Eq. 1
@@ -51,7 +52,7 @@ def view_cosines(model: MoTE, frames: Tensor, places_BVT: Tensor, classes_ND: Te
 
 
 def mean_over_views(cosine_BN: Tensor, B: int, V: int) -> Tensor:
-    """(B V, N) -> (B, N)."""
+    """(B V, N) -> (B, N). The V views of a video stand one after the other."""
     return cosine_BN.unflatten(0, (B, V)).mean(dim=1)
 
 
@@ -61,8 +62,14 @@ def evaluate(model: MoTE, videos: Videos, classes_ND: Tensor, ranks: Ranks, prot
     """Scores of a model on a list, as the protocol says. The same dict on every rank.
 
     batch: views at a time, per rank. skipped: a file of the videos that no worker is to touch
-    (mote/runtime/watched_loading.py). Raises ValueError where a cosine is not finite or no video
-    could be decoded: there is no score.
+    (mote/runtime/watched_loading.py). All ranks call it. The result:
+
+        protocol, videos, decoded    the protocol's fields; how many are listed; how many are scored
+        failed                       paths that could not be decoded, in the order of the list
+        plain, modulated             what `scores` gives, for each of NAMES
+        half_classes, per_video      what `half_class_scores` and `answers` give
+
+    Raises ValueError where a cosine is not finite or no video could be decoded: there is no score.
     """
     model.eval()
     cosines, failed = all_cosines(model, videos, classes_ND, ranks, protocol, batch, workers,
@@ -92,12 +99,16 @@ def evaluate(model: MoTE, videos: Videos, classes_ND: Tensor, ranks: Ranks, prot
 
 def all_cosines(model: MoTE, videos: Videos, classes_ND: Tensor, ranks: Ranks, protocol: Protocol,
                 batch: int, workers: int, skipped: Path | None) -> tuple[Tensor, list[int]]:
-    """Cosines (videos, 2, N) of all ranks' videos, without and with modulation; who failed."""
+    """-> cosines (videos, 2, N), float32 on the CPU, and the indices of videos that failed.
+
+    The second axis is without, with modulation, as in NAMES. Both are of all ranks, on all ranks.
+    Rows of failed videos hold the cosines of black frames: do not use them.
+    """
     p = protocol
     watch = Watch(videos, workers, skipped)
     data = TestViews(videos, p.frames, model.image_size, p.resize, p.clips, p.crops, watch)
     mine = range(ranks.rank, len(videos), ranks.world_size)
-    size = max(1, batch // (p.clips * p.crops))
+    size = max(1, batch // (p.clips * p.crops))              # whole videos, at least one at a time
     keys = [list(mine[i:i + size]) for i in range(0, len(mine), size)]
     classes_ND = classes_ND.to(ranks.device)
 
@@ -111,6 +122,7 @@ def all_cosines(model: MoTE, videos: Videos, classes_ND: Tensor, ranks: Ranks, p
         cosine_B2N = torch.stack(both, dim=1).float().cpu()
         parts.append((one["index"].tolist(), cosine_B2N))
 
+    # Every index comes from exactly one rank, so each row below is written once.
     cosines = torch.empty(len(videos), 2, len(classes_ND))
     for index, cosine_B2N in gather(parts):
         cosines[index] = cosine_B2N
@@ -121,7 +133,9 @@ def all_cosines(model: MoTE, videos: Videos, classes_ND: Tensor, ranks: Ranks, p
 def scores(best_B5: Tensor, labels_B: Tensor, decoded_B: Tensor) -> dict[str, float]:
     """Top-1 and top-5, per cent: of the decoded videos, then of all, failures counted as wrong.
 
-    best: the five best classes of each video, the best first.
+    best: the five best classes of each video, the best first; all of them where there are fewer.
+    -> top1, top5, top1_failures_wrong, top5_failures_wrong. The second pair is the one to compare
+    between copies of a dataset: a copy that lacks hard videos cannot gain from it.
     """
     right_B5 = (best_B5 == labels_B[:, None]) & decoded_B[:, None]
     counts = {"top1": right_B5[:, 0].sum().item(), "top5": right_B5.any(dim=1).sum().item()}
@@ -135,7 +149,8 @@ def scores(best_B5: Tensor, labels_B: Tensor, decoded_B: Tensor) -> dict[str, fl
 def half_class_scores(cosine_BN: Tensor, labels_B: Tensor) -> dict[str, float]:
     """Top-1 among half the classes: mean and std over the ten draws. {} where no draw has a video.
 
-    rho stays that of all classes, as in the authors' code: only the classifier is cut down.
+    Per cent, of the decoded videos whose class is in the draw. rho stays that of all classes, as in
+    the authors' code: only the classifier is cut down.
     """
     accuracies = []
     for half in half_class_draws(cosine_BN.shape[1]):
@@ -152,7 +167,11 @@ def half_class_scores(cosine_BN: Tensor, labels_B: Tensor) -> dict[str, float]:
 
 
 def answers(videos: Videos, best: dict[str, Tensor], decoded: Tensor) -> list[dict]:
-    """What each video got: its five best classes, [] where it was not decoded."""
+    """What each video got: its five best classes, [] where it was not decoded.
+
+    best: (videos, 5) by NAMES. A video is named by its folder and file, so that two copies of a
+    dataset in different places can be compared (tools/compare.py).
+    """
     rows = []
     for i, (path, label) in enumerate(videos):
         row = {"video": "/".join(Path(path).parts[-2:]), "label": label}
@@ -163,7 +182,11 @@ def answers(videos: Videos, best: dict[str, Tensor], decoded: Tensor) -> list[di
 
 
 def over_splits(results: list[dict]) -> dict:
-    """Means and standard deviations of `scores` over the published splits: {plain, modulated}."""
+    """Means and standard deviations of `scores` over the published splits: {plain, modulated}.
+
+    results: what `evaluate` gives, one for each split; with one alone the deviations are 0. Splits
+    count alike, whatever their number of videos.
+    """
     pooled: dict[str, dict] = {}
     for name in NAMES:
         means, stds = {}, {}
@@ -177,7 +200,11 @@ def over_splits(results: list[dict]) -> dict:
 
 # --- what is printed -----------------------------------------------------------------------------
 def describe(result: dict, half_classes: bool = False) -> str:
-    """The lines printed for a result of `evaluate`: its protocol, then its scores."""
+    """The lines printed for a result of `evaluate`: its protocol, then its scores.
+
+    half_classes: print those scores too. They are of an easier task, so they are printed only where
+    asked for.
+    """
     fields = {key: value for key, value in result["protocol"].items() if key != "fingerprint"}
     lines = [str(Protocol(**fields))]
     if result["failed"]:
@@ -197,6 +224,7 @@ def describe(result: dict, half_classes: bool = False) -> str:
 
 
 def describe_failures(failed: list[str], videos: int) -> str:
+    """One line that names the failed videos, at most 20 of them: --json has all."""
     named = [printable(path) for path in failed[:20]]
     if len(failed) > 20:
         named.append("...")

@@ -95,6 +95,7 @@ class Protocol:
         return text
 
     def which_model(self) -> str:
+        """Hashes of the weights. They are no part of the fingerprint: see there."""
         text = ""
         if self.checkpoint:
             text += f"; checkpoint {self.checkpoint}"
@@ -106,7 +107,10 @@ class Protocol:
 
 
 def protocol_of(data, templates: tuple[str, ...], **views) -> Protocol:
-    """The protocol of a mote.datasets `Dataset` to test on. views: frames, clips, crops, ..."""
+    """The protocol of a mote.datasets `Dataset` to test on. views: frames, clips, crops, ...
+
+    It looks for every video on disk, so that a partial copy of a dataset shows in what is printed.
+    """
     from ..datasets.dataset import list_hash  # here: this file copies alone
 
     found = sum(os.path.exists(path) for path, _ in data.videos)

@@ -52,7 +52,8 @@ SETS = {"toyworld": {"train": 24, "val": 8},
 def inside(shape: str, u: Tensor, v: Tensor) -> Tensor:
     """How far (u, v) lies inside the shape of radius 1, negative outside. Any tensor shape -> same.
 
-    u points to the right, v up. KeyError for an unknown shape.
+    u points to the right, v up. Near the edge the value is about a length, so that `render` can
+    make the edge one pixel wide at any size. KeyError for an unknown shape.
     """
     r = torch.hypot(u, v)
     if shape == "circle":
@@ -89,7 +90,8 @@ def poses(changes: str, n: int, T: int, generator: torch.Generator) -> Tensor:
     """Random trajectories, played forwards: (n, T, 5) = x, y, radius, angle, light.
 
     Lengths are in sides of the picture, angles in radians, light is 1 for full brightness.
-    changes: which of "x", "y", "size", "angle" and "light" changes with time.
+    changes: which of "x", "y", "size", "angle" and "light" changes with time. Time runs from -1/2
+    to 1/2: the drawn place, radius and angle are those in the middle of the clip.
     """
     def between(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(n, 1, generator=generator)
@@ -122,7 +124,11 @@ def poses(changes: str, n: int, T: int, generator: torch.Generator) -> Tensor:
 
 def render(shape: str, colours: Tensor, pose_nT5: Tensor, size: int,
            generator: torch.Generator) -> Tensor:
-    """Clips of one shape: colours (n, 3) in 0..255 and poses (n, T, 5) -> uint8 (n, T, 3, s, s)."""
+    """Clips of one shape: colours (n, 3) in 0..255 and poses (n, T, 5) -> uint8 (n, T, 3, s, s).
+
+    The mark, a dark dot near the shape's top, shows how it is turned: a circle could not be seen to
+    spin without it. The background has one colour a clip, and noise anew in every frame.
+    """
     n, T, _ = pose_nT5.shape
     x, y, radius, angle, light = pose_nT5[..., None, None].unbind(dim=2)   # each (n, T, 1, 1)
 
@@ -151,7 +157,8 @@ def make_clip(shape: str, colour: str, motion: str, seed: tuple[int, ...], frame
               size: int = SIZE) -> Tensor:
     """One clip, a function of its arguments alone -> uint8 (frames, 3, size, size).
 
-    KeyError for an unknown word.
+    seed: a key such as (seed of the set, set, side, number of the clip), so that clips can be made
+    in any order. KeyError for an unknown word.
     """
     changes, backwards = MOTIONS[motion]
     state = np.random.SeedSequence(seed).generate_state(1, np.uint64)
@@ -166,7 +173,11 @@ def make_clip(shape: str, colour: str, motion: str, seed: tuple[int, ...], frame
 
 # --- sets -----------------------------------------------------------------------------------------
 def class_set(name: str) -> list[tuple[str, dict]]:
-    """Class name and fixed attributes of each class of a set, in label order."""
+    """Class name and fixed attributes of each class of a set, in label order.
+
+    The attributes are those of `make_clip`; what a class does not fix, such as the colour of a
+    "star moving left", is drawn for each clip. KeyError for an unknown set.
+    """
     classes = []
     if name == "toyworld-appearance":
         for colour in COLOURS:
@@ -239,7 +250,8 @@ def write_side(folder: Path, name: str, side: str, count: int, key: tuple[int, .
 def ready(folder: str | Path, name: str, write: bool = True, patience: float = 600) -> Path:
     """`generate` in one process (write=True); the others wait for its folder.
 
-    Raises OSError after `patience` seconds.
+    They watch the disk, because there is no process group yet when datasets are opened. Raises
+    OSError after `patience` seconds.
     """
     folder = Path(folder)
     if write:
