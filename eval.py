@@ -41,6 +41,7 @@ from mote.temporal_experts import POSITIONS, TemporalTransformer
 # --- 1. options ----------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Config:
+    # What is tested: a model, on a dataset or on one video.
     checkpoint: str = option("", "a run's folder, a checkpoint, the authors' file; none: CLIP")
     data: str = option("", "dataset: $MOTE_DATA/NAME or data/NAME; toyworld's sets are generated")
     data_root: str = option("", "the dataset's folder, wherever it is")
@@ -53,6 +54,7 @@ class Config:
     classes: str = option("", "the classes to rank for --video, separated by commas")
     templates: str = option("", "a file of sentences with {} in place of the paper's 28")
 
+    # How. These and the lists above fix the number, so the protocol holds them all.
     frames: int = option(0, "frames per view; 0: as in training")
     clips: int = positive(1, "clips per video")
     crops: int = option(1, "crops per clip", choices=(1, 3))
@@ -64,6 +66,7 @@ class Config:
     backbone: str = option("", "open_clip model of CLIP alone, or of another text tower")
     pretrained: str = option("", "its weights: a tag or a file")
 
+    # On what machine. Of these, only the precision is part of the protocol.
     batch: int = positive(16, "views at a time, per rank")
     workers: int = option(2, "decoding processes per rank")
     threads: int = option(0, "torch's threads per rank; 0: torch's choice")
@@ -82,6 +85,7 @@ def parse_config(argv: list[str] | None = None) -> Config:
     if not config.checkpoint and not (config.backbone and config.pretrained):
         # Never random weights by mistake.
         raise ValueError("give --checkpoint, or --backbone and --pretrained for CLIP alone")
+    # Options that would be ignored in silence are refused: the number would not be as asked.
     if config.clip_weight < 1 and not config.checkpoint:
         raise ValueError("--clip-weight below 1 needs a --checkpoint to mix CLIP into")
     if config.split and config.list and "{}" not in config.list:
@@ -95,7 +99,10 @@ def parse_config(argv: list[str] | None = None) -> Config:
 # --- 2. the model, and what its output is compared with ------------------------------------------
 @dataclass(frozen=True)
 class Loaded:
-    """A model on its device, and the text tower that goes with it."""
+    """A model on its device, and the text tower that goes with it.
+
+    Classes are data, not weights: the tower embeds any names, also of classes never trained on.
+    """
     model: MoTE
     embed: Callable[[tuple[str, ...]], Tensor]       # class names -> class embeddings (N, D)
     templates: tuple[str, ...]
@@ -104,25 +111,35 @@ class Loaded:
 
 
 def load(cfg: Config, names: list[str], ranks: Ranks) -> Loaded:
-    """The checkpoint's model, or CLIP alone, for classes of these names."""
+    """The checkpoint's model, or CLIP alone, for classes of these names.
+
+    A checkpoint has no text tower: CLIP is loaded too. ValueError where the two do not fit.
+    """
     checkpoint = read_checkpoint(cfg.checkpoint) if cfg.checkpoint else None
     backbone, pretrained = text_tower(cfg, checkpoint)
     clip, tokenizer = load_clip(backbone, pretrained)
     clip = clip.to(ranks.device)
+    # The visual tower was trained towards one text tower's class embeddings (Eq. 3). Those of
+    # another may have the same shape, and the scores would be wrong without a word.
     text = text_hash(clip)
     trained_with = checkpoint or {}
     if trained_with.get("text_hash", text) != text:
         raise ValueError(f"--pretrained {pretrained}: its text tower is not the one that "
                          f"{cfg.checkpoint} was trained with")
+    # The sentences of the training, because the model was trained towards their embeddings. CLIP
+    # alone and the authors' files name none: the paper's 28.
     templates = tuple(trained_with.get("templates", ()))
     if cfg.templates or not templates:
         templates = read_templates(cfg.templates)
 
+    # N classes in 28 sentences each are slow to encode. Splits that share their names are encoded
+    # once (functools.cache), and so are all later starts (CACHE, a folder).
     @functools.cache
     def embed(names: tuple[str, ...]) -> Tensor:
         return class_embeddings(clip, tokenizer, list(names), templates, cache=CACHE)
 
     model = visual_model(cfg, checkpoint, clip, embed(tuple(names)))
+    # Each frame takes a row of the position table. CLIP alone has no layers that would read it.
     frames = cfg.frames or trained_with.get("frames", 8)
     if frames > POSITIONS and model.temporal.blocks:
         raise ValueError(f"--frames {frames}: the table of frame positions has {POSITIONS} rows")
@@ -130,7 +147,10 @@ def load(cfg: Config, names: list[str], ranks: Ranks) -> Loaded:
 
 
 def text_tower(cfg: Config, checkpoint: dict | None) -> tuple[str, str]:
-    """Backbone and weights of the CLIP whose text tower is needed: the options', else its own."""
+    """Backbone and weights of the CLIP whose text tower is needed: the options', else its own.
+
+    Raises ValueError where neither names one: an authors' file of a tower that is not OpenAI's.
+    """
     about = checkpoint["clip"] if checkpoint else {"backbone": "", "pretrained": ""}
     backbone = cfg.backbone or about["backbone"]
     if not backbone:
@@ -141,11 +161,17 @@ def text_tower(cfg: Config, checkpoint: dict | None) -> tuple[str, str]:
 
 def visual_model(cfg: Config, checkpoint: dict | None, clip: nn.Module,
                  classes_ND: Tensor) -> MoTE:
-    """The checkpoint's MoTE, experts merged; or CLIP alone: no layers, the mean over frames."""
+    """The checkpoint's MoTE, experts merged (Eq. 6); or CLIP alone: the mean over frames.
+
+    Raises ValueError where the text tower's embeddings (N, D) are not as wide as the model's.
+    """
     dim = classes_ND.shape[1]
+    # Without layers t is 0, so Eq. 11 has nothing to scale. MoTE needs fine-tuning classes all the
+    # same: the test classes stand in for them.
     if checkpoint is None:
         return MoTE(clip.visual, TemporalTransformer(dim, num_layers=0), classes_ND,
                     clip.logit_scale, clip.image_mean, clip.image_std)
+    # Weights are mixed, not scores: the result is one model, at the cost of one (WiSE-FT).
     if cfg.clip_weight < 1:
         checkpoint = interpolate(checkpoint, clip, cfg.clip_weight)
     model = build_model(checkpoint)
@@ -168,6 +194,8 @@ def show_dataset(cfg: Config, ranks: Ranks) -> dict:
 
     results = []
     for data in sets:
+        # K600 has other classes in each split, so each is embedded for itself. rho (Eq. 11) depends
+        # on them and on a view's frames: so there is one per view, as in the authors' code.
         protocol = protocol_of(data, loaded.templates, **views)
         classes_ND = loaded.embed(tuple(data.classes))
         scores = evaluate(loaded.model, data.videos, classes_ND, ranks, protocol, cfg.batch,
@@ -185,7 +213,10 @@ def show_dataset(cfg: Config, ranks: Ranks) -> dict:
 
 
 def test_sets(cfg: Config, ranks: Ranks) -> list[Dataset]:
-    """The test set of --split, or of every split, with the class names of --mix-names added."""
+    """The test set of --split, or of every split, with the class names of --mix-names added.
+
+    Raises FileNotFoundError or ValueError where lists are missing or wrong.
+    """
     name = cfg.data or Path(cfg.data_root).resolve().name
     splits = [cfg.split]
     if cfg.split == "all":
@@ -194,6 +225,8 @@ def test_sets(cfg: Config, ranks: Ranks) -> list[Dataset]:
         if not splits:
             raise FileNotFoundError(f"{name}: --split all needs lists of published splits, "
                                     "such as testlist01.txt")
+    # Section 3.4: in use nobody says which dataset a video is from, so the names of several make
+    # one classifier. Videos and labels stay those of --data: new names come behind.
     others = [class_names_of(other, write=ranks.first) for other in comma_separated(cfg.mix_names)]
 
     sets = []
@@ -206,6 +239,7 @@ def test_sets(cfg: Config, ranks: Ranks) -> list[Dataset]:
 
 
 def describe_splits(result: dict) -> str:
+    """The last lines printed for several splits: the std is over splits."""
     lines = [f"{result['data']}, mean and standard deviation of {len(result['splits'])} splits:"]
     for key, title in NAMES.items():
         s = result[key]
@@ -217,9 +251,13 @@ def describe_splits(result: dict) -> str:
 # --- 4. one video --------------------------------------------------------------------------------
 @torch.no_grad()
 def show_video(cfg: Config, ranks: Ranks) -> dict:
-    """Rank the classes for one video by their probability, with and without modulation."""
+    """Rank the classes for one video by their probability, with and without modulation.
+
+    The probabilities are over the classes given: they sum to 1, also if none of them is right.
+    """
     if not Path(cfg.video).exists():
         raise FileNotFoundError(f"--video {cfg.video}: no such file")
+    # A class given twice would share its probability with itself.
     names = list(dict.fromkeys(comma_separated(cfg.classes)))
     loaded = load(cfg, names, ranks)
     model = loaded.model
@@ -233,6 +271,7 @@ def show_video(cfg: Config, ranks: Ranks) -> dict:
         plain_1N, modulated_1N = view_cosines(
             model, frames.to(ranks.device), places_VT[None].to(ranks.device),
             loaded.embed(tuple(names)).to(ranks.device), cfg.neighbours, cfg.gamma)
+    # view_cosines has averaged the views already: [:, None] makes them one view.
     plain = probabilities(plain_1N[:, None], model.logit_scale)[0].tolist()
     modulated = probabilities(modulated_1N[:, None], model.logit_scale)[0].tolist()
     ranked = sorted(zip(modulated, plain, names), reverse=True)

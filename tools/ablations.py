@@ -57,7 +57,10 @@ uniform_weights = TemporalTransformer.uniform_weights
 # --- Table 2a: initialisation and data of the experts --------------------------------------------
 @torch.no_grad()
 def same_init(temporal: TemporalTransformer) -> None:
-    """Every expert of a layer starts as the first one (biases are 0 anyway)."""
+    """Every expert of a layer starts as the first one (biases are 0 anyway).
+
+    The draws are those of a usual start: all else in the model has the same weights as without.
+    """
     reset_parameters(temporal)
     for block in temporal.blocks:
         for weight in (block.experts.up_weight, block.experts.down_weight):
@@ -79,11 +82,13 @@ class Passes(Objective):
 
     def forward(self, frames: Tensor, labels_B: Tensor, expert_LE: Tensor,
                 merging_LE: Tensor) -> dict[str, Tensor]:
+        """As `Objective.forward`: uint8 frames, labels, expert weights -> {name: loss}."""
         model = self.model
         scale = model.logit_scale.exp()
         losses = {}
         e_BTD = model.frame_features(model.normalise(frames))
 
+        # First pass, or several: each is a whole forward of the temporal transformer.
         drawn, each = [], []
         for weights_LE in self.routed(expert_LE):
             t_BTD = model.temporal_features(e_BTD, weights_LE)
@@ -94,6 +99,7 @@ class Passes(Objective):
         if not self.second_pass:
             return losses
 
+        # Second pass. The drawn embedding is a target, not a thing to train: hence detach.
         t_BTD = model.temporal_features(e_BTD, merging_LE)
         z_BD = video_embedding(e_BTD, t_BTD)
         drawn_BD = video_embedding(e_BTD, drawn[0]).detach()
@@ -106,6 +112,7 @@ class AllData(Passes):
     """No routing: L_TE is the mean over i of the loss with expert i in every layer."""
 
     def routed(self, expert_LE: Tensor) -> list[Tensor]:
+        """E passes in place of one: the drawn experts (L, E) only lend their shape and device."""
         one_hot = torch.eye(expert_LE.shape[1], device=expert_LE.device)
         return [one_E.expand_as(expert_LE) for one_E in one_hot]
 
@@ -128,6 +135,7 @@ def averaged_logits(model: MoTE, frames: Tensor, places_BVT: Tensor, classes_ND:
     """`view_cosines` of an ensemble: the mean over i of the cosines with expert i in all layers."""
     B, V, _ = places_BVT.shape
     e_BTD = model.frame_features(model.normalise(frames)[None])[0][places_BVT.flatten(0, 1)]
+    # rho depends on frame features and classes alone, so all experts share it.
     rho_B = model.modulation(e_BTD, classes_ND, k, gamma)
     plain, modulated = [], []
     for one_E in torch.eye(model.temporal.num_experts, device=e_BTD.device):
@@ -299,6 +307,7 @@ FLAGS = {"same-init-all-data": ["--weight-merged", "0", "--weight-mse", "0"]}
 
 
 def describe(name: str) -> str:
+    """A line on a variant: its table, its meaning and options, and what it replaces."""
     table, meaning, by = VARIANTS[name]
     words = " ".join([meaning, *FLAGS.get(name, [])])
     replaces = ", ".join(f"{old.__module__}.{old.__qualname__}" for old in by)
@@ -328,6 +337,7 @@ def replaced(by: dict) -> Iterator[None]:
     A method is replaced in its class.
     """
     packages = ("mote", "train", "eval")
+    # `from x import f` binds f anew in each module: all of these names must be replaced.
     modules = [module for name, module in sys.modules.items() if name.split(".")[0] in packages]
     with ExitStack() as undo:
         for old, new in by.items():
@@ -341,6 +351,7 @@ def replaced(by: dict) -> Iterator[None]:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The variant, the script, and its options as they are. ValueError where they do not fit."""
     parser = argparse.ArgumentParser("tools/ablations.py", description=__doc__)
     parser = plain_errors(parser)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -350,6 +361,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("script", help="train.py or eval.py")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="those of the script")
     options = parser.parse_args(argv)
+    # A variant of the training would leave eval.py as it is, without a word.
     table = VARIANTS[options.variant][0]
     scripts = SCRIPTS.get(table, ("train.py",))
     if options.script not in scripts:
@@ -359,11 +371,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> dict | None:
+    """Run the script with the variant in place. -> what its own main returns"""
     with one_line_errors("tools/ablations.py"):
         options = parse(argv)
         name = options.variant
         if os.environ.get("RANK", "0") == "0":
             print(f"variant {describe(name)}", flush=True)
+        # Imported before names are replaced, so that `replaced` finds it among the modules.
         script = importlib.import_module(options.script.removesuffix(".py"))
         with replaced({**VARIANTS[name][2], **labels(name)}):
             return script.main([*FLAGS.get(name, []), *options.arguments])

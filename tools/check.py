@@ -102,6 +102,7 @@ def read_lists(folder: Path, options: argparse.Namespace, findings: Findings) ->
     A list that is refused becomes a finding, and the others are read. Raises FileNotFoundError
     where there is no list at all.
     """
+    # A mistake in the command, most likely a wrong folder: not a finding for each list.
     if not options.list and needs_split(folder) and not class_folders(folder):
         raise FileNotFoundError(f"{folder}: neither lists (train.txt, val.txt) nor a folder per "
                                 "class")
@@ -180,7 +181,7 @@ def check_files(lists: Lists, folder: Path, options: argparse.Namespace, finding
 
 
 def names_of_lists(lists: Lists) -> dict[str, list[str]]:
-    """Path -> the lists that it stands in, each once."""
+    """Path -> the lists that it stands in, each once. A file in three splits is opened once."""
     where: dict[str, list[str]] = defaultdict(list)
     for name, (videos, _) in lists.items():
         for path, _ in videos:
@@ -246,6 +247,7 @@ def write_lists(out: Path, lists: Lists, unusable: set[str], drop: set[tuple[str
 
     lengths = {}
     for name, (videos, classes) in lists.items():
+        # In the order of the list, so that a diff with it shows what was left out.
         good = []
         for line, video in enumerate(videos):
             if video[0] not in unusable and (name, line) not in drop:
@@ -260,7 +262,10 @@ def write_lists(out: Path, lists: Lists, unusable: set[str], drop: set[tuple[str
 
 def write_findings(out: Path, folder: Path, data: str, lists: Lists, lengths: dict[str, int],
                    notes: list[str], findings: Findings) -> None:
-    """Keep everything that was found, for other programs to read."""
+    """Keep everything that was found, for other programs to read.
+
+    lengths: the good lists' numbers of videos. notes: what is worth a line, but no finding.
+    """
     content = {
         "data": data,
         "folder": str(folder),

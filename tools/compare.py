@@ -34,7 +34,11 @@ OF_A_COMPARISON = {"top": 1, "samples": 10000, "seed": 0, "anyway": False}
 
 # --- 1. the comparison ----------------------------------------------------------------------------
 def compare(options: argparse.Namespace) -> dict[str | None, dict]:
-    """Print everything; the rows of the table by split, and of all splits under None if several."""
+    """Print everything; the rows of the table by split, and of all splits under None if several.
+
+    Raises ValueError, one line, for two datasets, and for protocols that make the two numbers
+    incomparable; OSError for a file that cannot be read.
+    """
     file_a, file_b = options.files
     a = read_videos(file_a, options.score, MEANING)
     b = read_videos(file_b, options.score, MEANING)
@@ -60,7 +64,10 @@ def compare(options: argparse.Namespace) -> dict[str | None, dict]:
 
 
 def measure_splits(a: dict, b: dict, options: argparse.Namespace) -> dict[str | None, dict]:
-    """The rows of the table. Prints which videos are left out of each split."""
+    """The rows of the table. Prints which videos are left out of each split.
+
+    Raises ValueError where a split has no video in common, or A and B no split.
+    """
     table = {}
     pooled = []
     for name in a["splits"]:
@@ -83,6 +90,7 @@ def measure_splits(a: dict, b: dict, options: argparse.Namespace) -> dict[str | 
     if not table:
         raise ValueError("A and B have no split in common")
     if len(table) > 1:
+        # Splits share videos: by_stem draws a video with all its rows.
         table[None] = measure(pooled, options.samples, options.seed, by_stem=True)
     return table
 
@@ -113,6 +121,7 @@ def print_differences(a: dict, b: dict, score: str) -> list[str]:
 
 
 def print_table(table: dict[str | None, dict]) -> None:
+    """A line for each row; accuracies in per cent, differences in points."""
     print(f"\n{'':10}{'videos':>7} {'A':>7} {'B':>7} {'A - B':>7}  {'95 % interval':17} "
           "only A  only B  McNemar p")
     for name, row in table.items():
@@ -124,6 +133,7 @@ def print_table(table: dict[str | None, dict]) -> None:
 
 
 def p_as_text(p: float | None) -> str:
+    """A p-value; below 1e-4 its magnitude, which 0.0000 would hide. None has no text."""
     if p is None:
         return ""
     if p < 1e-4:
@@ -193,6 +203,7 @@ def check(options: argparse.Namespace) -> None:
                              f"--trade-off), got {files}")
         return
 
+    # Those that were given: an option left out is not in the namespace.
     others = [f"--{name}" for name in OF_A_COMPARISON if name in options]
     if others:
         raise ValueError(f"--trade-off goes with --score alone, got {', '.join(others)}")

@@ -38,6 +38,7 @@ from mote.runtime.errors import one_line_errors  # noqa: E402
 from mote.runtime.options import plain_errors  # noqa: E402
 
 # Some names of weights that every CLIP with a ViT has.
+# With all of them a file is taken for CLIP's; open_clip's own files nest them in state_dict.
 CLIP = {"visual.conv1.weight", "token_embedding.weight", "text_projection", "logit_scale"}
 
 
@@ -60,6 +61,7 @@ def from_archive(path: Path) -> tuple[dict, str]:
     missing = sorted(CLIP - state.keys())
     if missing:
         raise ValueError(f"{path}: a TorchScript archive, but not of CLIP: it has no {missing[0]}")
+    # The archive also holds three sizes as tensors, which are no weights.
     weights = {}
     for name, tensor in state.items():
         if name not in SIZES:
@@ -80,7 +82,10 @@ def from_authors(checkpoint: dict) -> tuple[dict, str]:
 
 
 def from_ours(checkpoint: dict) -> tuple[dict, str]:
-    """A checkpoint of train.py -> the authors', and what their code must be told about it."""
+    """A checkpoint of train.py -> the authors', and what their code must be told about it.
+
+    Their code does not read sizes from a file's shapes: the config must name them.
+    """
     theirs = to_authors(checkpoint)
     state = theirs["fusion_model_state_dict"]
     # One mote_fusion_weight per layer, with one number per expert.
@@ -113,7 +118,7 @@ def convert(src: Path) -> tuple[dict, str]:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The command line, checked."""
+    """The command line, checked. A mistake raises ValueError, before src is opened."""
     parser = plain_errors(argparse.ArgumentParser("convert.py", description=__doc__))
     parser.add_argument("src", type=Path, help="a run's folder (its last.pt) or a file")
     parser.add_argument("dst", type=Path, help="the file to write, which must not exist")

@@ -30,7 +30,10 @@ from tools.examinations.training_videos import decoding  # noqa: E402
 
 
 def report(options: Namespace, *examinations) -> int:
-    """Print what they find; that one raises is a finding too. Returns how many are WRONG."""
+    """Print what they find; that one raises is a finding too. Returns how many are WRONG.
+
+    Each line is printed at once: an examination that hangs can be seen by the line before it.
+    """
     wrong = 0
     for finding in all_findings(options, examinations):
         level = "ok" if finding.good else finding.level
@@ -44,7 +47,10 @@ def report(options: Namespace, *examinations) -> int:
 
 
 def all_findings(options: Namespace, examinations) -> Findings:
-    """The findings of one examination after another, as they come."""
+    """The findings of one examination after another, as they come.
+
+    One that raises ends there, and the next ones run: a broken GPU says nothing of the disk.
+    """
     for examine in examinations:
         try:
             yield from examine(options)
@@ -75,7 +81,7 @@ def parse(argv: list[str] | None) -> tuple[argparse.ArgumentParser, Namespace]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit status."""
+    """Examine the machine and the run that train.py was asked for. -> the exit status"""
     parser, options = parse(argv)
     if not options.clips and report(options, packages, ffmpeg):
         print("the other checks need these first")
@@ -91,6 +97,7 @@ def main(argv: list[str] | None = None) -> int:
     image_size = options.clip["vision_cfg"].get("image_size", 224)
     options.side = max(numbers(str(image_size)))                 # one number, or two
 
+    # A child of step_memory.measure: it prints two numbers of bytes, and examines nothing.
     if options.clips:
         print(*take_steps(options, options.clips))
         return 0
@@ -99,6 +106,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"ok    looked at for train.py on {config.data}, {config.backbone}, "
           f"--batch {config.batch}:")
     examinations = [generated, device, threads, shared_memory, disk]
+    # These two need a real run: without its options, the sizes would be those of toyworld.
     if options.arguments:
         examinations += [decoding, memory]
     return min(1, report(options, *examinations))

@@ -33,11 +33,15 @@ def main(argv: list[str] | None = None) -> Path:
 
 
 def draw(rows: dict[str, dict[str, float]], out: Path) -> None:
-    """The picture of a table, row -> dataset -> top-1 in per cent."""
+    """The picture of a table, row -> dataset -> top-1 in per cent.
+
+    The rows are train.py's three, in its order: the middle one stands in the middle of its group.
+    """
     import matplotlib
     matplotlib.use("Agg")                          # no display is needed
     import matplotlib.pyplot as plt
 
+    # Every row has the same datasets.
     sets = list(next(iter(rows.values())))
     size = (1.5 + 2.1 * len(sets), 3.2)            # inches
     figure, axes = plt.subplots(figsize=size, layout="constrained")

@@ -64,6 +64,7 @@ class Flag(NamedTuple):
     help: str
 
 
+# Only the first three change the videos: they are what DST/prepare.json holds.
 FLAGS = {
     "short-side": Flag(256, 2, 8192, "pixels, even; smaller videos keep theirs"),
     "gop": Flag(12, 1, 1000, "most frames from keyframe to keyframe"),
@@ -81,6 +82,7 @@ def plan(src: Path, dst: Path) -> tuple[dict[Path, Path], dict[Path, Path]]:
     Raises ValueError where there is no video, and for two sources of one target.
     """
     videos: dict[Path, Path] = {}
+    # DST is among the folders not to enter: a link in SRC may lead into it.
     for video in find_videos(src, frozenset({os.path.realpath(dst)})):
         target = dst / video.relative_to(src).with_suffix(".mp4")
         if target in videos:
@@ -131,6 +133,7 @@ def open_folder(dst: Path, parents: set[Path], settings: str) -> TextIO:
                              "what it leads to might be written over")
 
     dst.mkdir(parents=True, exist_ok=True)
+    # Opened to append: opening must not empty what another run has written.
     file = open(dst / SETTINGS, "a+", encoding="utf-8")
     before = (dst / SETTINGS).read_text(encoding="utf-8")
     if before not in ("", settings):
@@ -146,6 +149,7 @@ def open_folder(dst: Path, parents: set[Path], settings: str) -> TextIO:
 
     for parent in parents:
         parent.mkdir(parents=True, exist_ok=True)
+        # Under the lock: no other run can be writing these.
         for left in parent.glob(f"{TEMPORARY}*"):
             left.unlink()
     return file
@@ -199,13 +203,14 @@ def find_ffmpeg() -> list[str]:
     if b" libx264 " not in ffmpeg_prints("-encoders"):
         raise OSError(f"{program} was built without libx264: install another, "
                       "such as the system's")
+    # passthrough: neither drop nor repeat a frame for a constant rate.
     renamed = b"-fps_mode" in ffmpeg_prints("-h", "long")        # in FFmpeg 5.1
     mode = "-fps_mode" if renamed else "-vsync"
     return ["-enc_time_base", "1:90000", mode, "passthrough"]
 
 
 def ffmpeg_prints(*arguments: str) -> bytes:
-    """What ffmpeg says about itself, on its standard output."""
+    """What ffmpeg says about itself, on its standard output, as bytes. Its status is ignored."""
     done = subprocess.run(["ffmpeg", *arguments], stdin=subprocess.DEVNULL, capture_output=True)
     return done.stdout
 
@@ -235,7 +240,7 @@ def ffmpeg(*arguments: str) -> tuple[int, list[str]]:
 
 
 def tells_of_full_disk(text: str) -> bool:
-    """Whether an error would come again with every other video."""
+    """Whether an error says that the disk is full: it would come again with every other video."""
     return any(reason in text for reason in FULL)
 
 
@@ -261,6 +266,7 @@ def encode(src: Path, dst: Path, options: argparse.Namespace, keep_all: list[str
     # http:x.mp4 is a name.
     source = ["-y", "-protocol_whitelist", "file", "-threads", "1", "-i", f"file:{src}",
               "-filter_threads", "1"]
+    # 0:V:0 is the first stream of pictures that is no cover image.
     pictures_only = ["-map", "0:V:0", "-map_metadata", "-1", "-map_chapters", "-1"]
     codec = ["-pix_fmt", "yuv420p", "-c:v", "libx264", "-threads", "1", "-g", str(options.gop),
              "-crf", str(options.crf), "-tune", "fastdecode"]
@@ -323,6 +329,7 @@ def measure(pairs: list[tuple[Path, Path]]) -> tuple[int, list[float]]:
 
     It does what a worker of the training's loader does, on one core.
     """
+    # A worker of a DataLoader has one thread too.
     torch.set_num_threads(1)
     taken = []
     for pair in pairs:
@@ -418,6 +425,7 @@ def prepare(options: argparse.Namespace) -> dict:
     counts = ", ".join(f"{number} {what}" for what, number in done.items())
     print(counts, f"({dst / FAILED})" if failed else "")
 
+    # Of all videos that are there, also those of earlier runs.
     pairs = [(video, target) for target, video in videos.items() if target.exists()]
     sizes = [sum(pair[i].stat().st_size for pair in pairs) for i in range(2)]
     print(f"{len(pairs)} videos: {sizes[0] / 1e6:.1f} MB before, {sizes[1] / 1e6:.1f} MB after")
@@ -433,7 +441,7 @@ def prepare(options: argparse.Namespace) -> dict:
 
 
 def main(argv: list[str] | None = None) -> dict:
-    """What `prepare` returns, for tests and other scripts."""
+    """Prepare a dataset. -> what `prepare` returns, for tests and other scripts"""
     with one_line_errors("tools/prepare.py"):
         return prepare(parse(argv))
 

@@ -1,7 +1,8 @@
 """
 Sections of tools/bench/speed.py on videos and class names: views, text, loader.
 
-Each takes the command's options and yields rows (tools/bench/pairs.py).
+Each takes the command's options and yields rows (tools/bench/pairs.py). Where a thing can be
+counted, such as frames or calls, it is: a count needs no interval, and is the same on any machine.
 """
 import tempfile
 from argparse import Namespace
@@ -20,6 +21,7 @@ from tools.bench.pairs import count, interleave, not_run, ratio
 from tools.bench.steps import T, load
 from tools.bench.views import count_views
 
+# A short video, whose clips overlap, and a long one, whose clips hardly do.
 VIEWS = ((20, 3, 1), (20, 4, 3), (300, 3, 1), (300, 4, 3))        # frames of a video, clips, crops
 
 
@@ -59,6 +61,7 @@ def text(options: Namespace) -> Iterator[dict]:
         for name in names[:n]:
             class_embeddings(clip, tokenizer, [name])
 
+    # No cache is given here, so both sides encode anew in every round.
     columns = interleave([in_batches, one_by_one], options.pairs, options.settle)
     yield ratio("class embeddings in batches / one class at a time", *columns, "<= 1",
                 f"{n} classes")
@@ -85,6 +88,7 @@ def loader(options: Namespace) -> Iterator[dict]:
         except OSError as error:                          # no ffmpeg, which other sections need not
             yield not_run("all of it", str(error))
             return
+        # Set back below: other sections of this process have the threads that were asked for.
         torch.set_num_threads(1)
         ways, missing = ways_that_work(made)
         seconds = dict(zip(ways, interleave(list(ways.values()), options.pairs)))

@@ -21,7 +21,11 @@ from tools.bench.steps import owner_of_the_cache, parts_of_a_run, run_train
 
 
 class Clock:
-    """Seconds that functions take, summed by part."""
+    """Seconds that functions take, summed by part.
+
+    A training step has no function of its own to be timed: it is what lies between the return of
+    the latest timed function, the wait for its batch, and the end of the optimiser's step.
+    """
 
     def __init__(self):
         self.spent = Counter()
@@ -46,7 +50,10 @@ class Clock:
 
 
 def demo_seconds(arguments: list[str]) -> Counter:
-    """Seconds of each part of a run, in this process. What belongs to no part is "all else"."""
+    """Seconds of each part of a run, in this process. What belongs to no part is "all else".
+
+    arguments: further options of train.py. The run has a temporary folder, and prints nothing.
+    """
     clock = Clock()
 
     with contextlib.ExitStack() as stack:

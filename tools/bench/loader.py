@@ -97,11 +97,13 @@ def authors_transforms(images: list, rng: np.random.Generator) -> list:
     from PIL import Image
     from torchvision.transforms import RandomResizedCrop
 
+    # Their order: the whole frame is scaled first, although most of it is cropped away after.
     w, h = images[0].size
     scale = SHORT_SIDE / min(w, h)
     size = round(w * scale), round(h * scale)
     images = [image.resize(size, Image.Resampling.BICUBIC) for image in images]
 
+    # One draw for all frames of the clip, or the object would seem to jump.
     top, left, h, w = RandomResizedCrop.get_params(images[0], scale=[0.08, 1], ratio=[3 / 4, 4 / 3])
     images = [image.crop((left, top, left + w, top + h)) for image in images]
     images = [image.resize((SIZE, SIZE), Image.Resampling.BILINEAR) for image in images]

@@ -1,7 +1,8 @@
 """
 Sections of tools/bench/speed.py on the model: training, evaluation, optimiser, growth.
 
-Each takes the command's options and yields rows (tools/bench/pairs.py).
+Each takes the command's options and yields rows (tools/bench/pairs.py). CLIP's visual tower is the
+yardstick: whoever uses CLIP pays for it anyway, and what mote adds is what it costs.
 """
 import itertools
 from argparse import Namespace
@@ -75,6 +76,7 @@ def flops_used(device: torch.device, name: str, step: Callable, seconds: list[fl
     """
     from torch.utils.flop_counter import FlopCounterMode
 
+    # Names hold more than the chip, such as its memory: NVIDIA H100 80GB HBM3.
     gpu = torch.cuda.get_device_name(device)
     peaks = [peak for known, peak in PEAKS.items() if known in gpu]
     if peaks:
@@ -165,6 +167,7 @@ def growth(options: Namespace) -> Iterator[dict]:
             frames = n if size == "frames" else T         # given features are as many as frames
             features = Given(options, options.clips * frames)
             _, head = training_step(options, features, **{size: n})
+            # All sizes are built before any is timed, so that they can take turns.
             heads.append(head)
 
         first, *rest = interleave(heads, options.pairs, options.settle)

@@ -95,13 +95,20 @@ def row(name: str, values: list[float], target: str = "", beside: str = "", note
 
 def ratio(name: str, a: list[float], b: list[float], target: str = "", note: str = "",
           unit: str = "s") -> dict:
-    """A row of the pairs' a / b; beside it the median of each."""
+    """A row of the pairs' a / b; beside it the median of each.
+
+    a, b: one value per pair, in `unit`. The ratio of the medians may differ from the row's figure,
+    which is the median of the ratios.
+    """
     beside = f"{statistics.median(a):.3g} {unit} / {statistics.median(b):.3g} {unit}"
     return row(name, [x / y for x, y in zip(a, b)], target, beside, note)
 
 
 def count(name: str, a: int, b: int, target: str = "") -> dict:
-    """A row of two numbers that were counted: they have no interval."""
+    """A row of two numbers that were counted: they have no interval.
+
+    A target is met only by the number itself, since low = high = a / b.
+    """
     return row(name, [a / b], target, f"{a} / {b}")
 
 

@@ -1,7 +1,8 @@
 """
 Sections of tools/bench/speed.py on whole processes: memory, start, ranks, demo.
 
-Each takes the command's options and yields rows (tools/bench/pairs.py).
+Each takes the command's options and yields rows (tools/bench/pairs.py). What is measured here
+includes the start of Python and its imports, or would be disturbed by what ran before.
 """
 import json
 import tempfile
@@ -75,6 +76,7 @@ def ranks(options: Namespace) -> Iterator[dict]:
 
     Each rank has as many clips as one alone. no_sync leaves communication out.
     """
+    # On a GPU each rank needs one of its own. Both rows are there all the same, with the reason.
     step_name = "step on 2 ranks / on 1"
     share_name = "communication's share of the step"
     if options.device.type == "cuda" and torch.cuda.device_count() < 2:

@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+# Packages whose version can change a figure.
 PACKAGES = ("torch", "torchvision", "torchcodec", "open_clip_torch", "decord")
 
 # Why a target is not met: (section, name) -> the reason that is shown.
@@ -61,7 +62,7 @@ def append(file: Path, row: dict) -> None:
 
 
 def describe(row: dict) -> str:
-    """One row as a line."""
+    """One row as a line for the terminal, printed as soon as it is measured."""
     section = f"{row['section']:10s}"
     if row["ratio"] is None:
         return f"{section} {row['name']}: {row['reason']}"
@@ -78,6 +79,7 @@ def table(rows: list[dict], sections: Iterable[str]) -> str:
     """Markdown: the newest row of each name, in the order of the sections; below it how the
     intervals were taken, and on what.
     """
+    # Later lines of the file replace earlier ones: a figure that was measured again counts once.
     newest = {(row["section"], row["name"]): row for row in rows}
     shown = []
     for section in sections:
@@ -100,6 +102,7 @@ def table_line(row: dict) -> str:
     if row["note"]:
         what += f" ({row['note']})"
 
+    # A row that was not run shows its reason in place of the number.
     number = row["reason"] if row["ratio"] is None else f"{row['ratio']:.3f}"
     between = ""
     if row["ranks"]:
@@ -113,6 +116,6 @@ def table_line(row: dict) -> str:
 
 
 def circumstances(row: dict) -> str:
-    """What a row was measured with."""
+    """What a row was measured with, as text: rows that share it are named once below the table."""
     return (f"{row['backbone']}, {row['clips']} clips, {row['threads']} threads, {row['machine']}, "
             f"{row['date']}, {installed(row['versions'])}")

@@ -44,12 +44,17 @@ ONE_THREAD = ("loader", "ranks")                          # sections, whatever -
 
 # --- 1. measuring ---------------------------------------------------------------------------------
 def measure(options: argparse.Namespace) -> list[dict]:
-    """Run the sections; each row is printed and kept as soon as it is there."""
+    """Run the sections; each row is printed and kept as soon as it is there.
+
+    A run of all sections takes an hour: what was measured before it ends or breaks is not lost.
+    Returns the rows, with what they were measured with.
+    """
     about = circumstances(options)
     rows = []
     for section in options.sections:
         threads = 1 if section in ONE_THREAD else about["threads"]
         for one in SECTIONS[section](options):
+            # Without the device in its name, a GPU's row would replace the CPU's in the table.
             if options.device.type == "cuda":
                 one["name"] += ", cuda"
             if one["holds"] is False:
@@ -78,6 +83,7 @@ def circumstances(options: argparse.Namespace) -> dict:
 
 # --- 2. the command -------------------------------------------------------------------------------
 def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The options, checked before anything is measured. ValueError, one line, for a mistake."""
     parser = plain_errors(argparse.ArgumentParser("tools/bench/speed.py", description=__doc__))
     add = parser.add_argument
     add("sections", nargs="*", metavar="SECTION", help=f"{', '.join(SECTIONS)}; none: all")
@@ -108,6 +114,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if needs_video and not Path(options.video).is_file():
         parser.error("the section loader needs --video FILE or $MOTE_TEST_VIDEOS: "
                      f"no file at {options.video or 'either'}")
+    # After the check of --pairs, which asks for more: two pairs say whether it runs, no more.
     if options.quick:
         options.pairs = 2
         options.backbone = "toyworld"
@@ -131,6 +138,7 @@ def usual_video() -> str:
 
 
 def main(argv: list[str] | None = None) -> list[dict]:
+    """Measure, or with --table read. -> the rows"""
     with one_line_errors("tools/bench/speed.py"):
         options = parse(argv)
         if options.table:

@@ -119,6 +119,7 @@ class Given(nn.Module):
         self.features = nn.Parameter(torch.randn(frames, dim))
 
     def forward(self, _: Tensor) -> Tensor:
+        """(B T, 3, 1, 1), not looked at -> (B T, D)."""
         return self.features
 
 
@@ -136,6 +137,7 @@ def new_model(options: Namespace, visual: nn.Module, layers: int = L, experts: i
     dim = clip_config(options.backbone)["embed_dim"]
     classes_ND = F.normalize(torch.randn(classes, dim), dim=-1)
     temporal = TemporalTransformer(dim, layers, experts)
+    # Mean and std of the pixels, and CLIP's logit scale: none of them changes the time.
     half = (0.5, 0.5, 0.5)
     model = MoTE(visual, temporal, classes_ND, torch.tensor(4.6), half, half)
     return model.to(options.device)
@@ -176,6 +178,7 @@ def floor_step(options: Namespace, visual: nn.Module, frames: int = T, precision
         with torch.set_grad_enabled(backward), autocast(options.device, precision):
             features = visual(normalised)
         if backward:
+            # Any scalar of all features would do; a sum alone would have a constant gradient.
             features.float().square().mean().backward()
             visual.zero_grad()
 

@@ -19,6 +19,7 @@ def wide_video(folder: str, length: int) -> str:
     from torchcodec.encoders import VideoEncoder
 
     path = f"{folder}/wide.mp4"
+    # Three crops of a square picture would be one and the same, and a cache could share them.
     square = toyworld.make_clip("star", "red", "moving left", (0,), frames=length)
     wide = torch.cat([square, square.flip(-1)], -1)
     VideoEncoder(wide, frame_rate=12).to_file(path)
@@ -36,6 +37,7 @@ def count_views(length: int, clips: int, crops: int) -> Counter:
     visual = load(options.backbone, options.device)[0].visual
     model = new_model(options, visual, layers=1, experts=1, classes=5)
     counts = Counter()
+    # Kept before it is replaced: the replacement calls it.
     get_frames = VideoDecoder.get_frames_at
 
     # Both are counted where the work is done, below every cache that could save it.

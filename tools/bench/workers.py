@@ -57,6 +57,7 @@ def first_step(options: Namespace, folder: str, i: int) -> None:
     process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE,
                                env=environment)
 
+    # Reading stops at the line, so the time ends there; the run is of no more use.
     if not any(line.startswith("step 1/") for line in process.stdout):
         raise RuntimeError("train.py ended before its first step")
     process.kill()
@@ -95,6 +96,7 @@ def ranks_worker(options: Namespace) -> list[list[float]] | None:
     objective, step = training_step(options, visual)
     ddp = nn.parallel.DistributedDataParallel(objective)
 
+    # The same step three times: with communication, without, and on one rank alone.
     def whole(i: int) -> None:
         step(i, ddp)
 
@@ -106,6 +108,7 @@ def ranks_worker(options: Namespace) -> list[list[float]] | None:
         if ranks.first:
             step(i)
 
+    # The ranks meet before and after each turn: a slow one must not borrow time of the next turn.
     def settle() -> None:
         wait_for_device()
         dist.barrier()

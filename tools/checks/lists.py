@@ -130,7 +130,10 @@ def collect_votes(videos: Videos, keys: list[str], name_of: Callable[[str], str]
 
 
 def has_letters(key: str) -> bool:
-    """Whether a class name has three letters or more: "3" or "go" may mean anything."""
+    """Whether a class name has three letters or more: "3" or "go" may mean anything.
+
+    In a file name they are more often a number of a clip or a part of a word.
+    """
     return sum(letter.isalpha() for letter in key) > 2
 
 
@@ -188,7 +191,10 @@ def check_labels(lists: Lists, findings: Findings) -> list[str]:
 
 def find_classes_without_videos(where: str, videos: Videos, classes: list[str],
                                 findings: Findings) -> None:
-    """Classes that no line of the list has as its label."""
+    """Classes that no line of the list has as its label.
+
+    They are ranked all the same, and can only be wrong answers.
+    """
     used = {label for _, label in videos}
     for label in range(len(classes)):
         if label not in used:
@@ -196,7 +202,10 @@ def find_classes_without_videos(where: str, videos: Videos, classes: list[str],
 
 
 def find_duplicate_names(where: str, classes: list[str], findings: Findings) -> None:
-    """Two labels whose class names are spellings of one."""
+    """Two labels whose class names are spellings of one.
+
+    Their class embeddings would be almost equal, and every answer a toss between the two.
+    """
     keys = [joined(name) or name for name in classes]            # a name of signs only stays itself
     for label, key in enumerate(keys):
         first = keys.index(key)
@@ -274,7 +283,11 @@ def check_same(lists: Lists, seen: dict[str, dict], findings: Findings) -> set[t
 
 def same_rows(rows: list[Row], how: str, lists: Lists, seen: dict[str, dict]
               ) -> list[tuple[Row, ...]]:
-    """Groups of two rows and more that have the same path, name or content."""
+    """Groups of two rows and more that have the same path, name or content.
+
+    how: "path", "name" (the stem) or "content" (the sha256). A row for which that is not known is
+    in no group.
+    """
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         same: str | None = None                                  # nothing known that could be equal

@@ -162,7 +162,7 @@ def frames_to_decode(n: int, depth: str) -> list[np.ndarray]:
 
 
 def decode_at(path: str, indices: np.ndarray) -> None:
-    """Decode the frames of these numbers. Raises Undecodable."""
+    """Decode the frames of these numbers, and forget them. Raises Undecodable."""
     decode(path, lambda _: indices)
 
 
@@ -200,7 +200,10 @@ class Worker:
         theirs.close()                           # so that its death is the end of the pipe
 
     def give(self, task: Task, timeout: float) -> None:
-        """Send it a task, to be answered within `timeout` seconds."""
+        """Send it a task, to be answered within `timeout` seconds.
+
+        The deadline is on the monotonic clock: setting the machine's time must not move it.
+        """
         self.path = task[0]
         self.late = time.monotonic() + timeout
         self.connection.send(task)
@@ -225,6 +228,7 @@ class Worker:
         self.process.join(1)
 
     def kill(self) -> None:
+        """End it at once. A decoder that hangs in C code heeds no gentler signal."""
         self.process.kill()
         self.process.join(1)                     # no longer: some hang where no signal reaches them
 

@@ -15,7 +15,10 @@ ENDING = re.compile(r"\.(mp4|avi|mkv|webm|mov|m4v|mpe?g|flv|wmv|3gp)$", re.IGNOR
 
 # --- 1. pairs -------------------------------------------------------------------------------------
 class Pair(NamedTuple):
-    """A video, as its label and stem, and whether A and B have it right."""
+    """A video, as its label and stem, and whether A and B have it right.
+
+    What both have right, or both wrong, says nothing of which is better; the others decide.
+    """
     video: str
     a: bool
     b: bool
@@ -42,6 +45,7 @@ def pair(a: dict, b: dict, top: int) -> tuple[list[Pair], dict[str, int]]:
 
     a, b: from `keyed`. top: a video is right if its label is among so many best classes.
     """
+    # The label is part of the key: a video with two labels is in only_a and in only_b.
     only_a = a.keys() - b.keys()
     only_b = b.keys() - a.keys()
     both = sorted(a.keys() & b.keys())       # sorted: a set's order changes with the hash seed

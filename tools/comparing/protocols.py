@@ -1,5 +1,8 @@
 """
 May two results be compared? What differs in their protocols, and whether it moves the number.
+
+A field of the protocol that this file does not know counts as one that moves the number: a new
+setting must be put into a table below before it can be passed over.
 """
 from typing import NamedTuple
 
@@ -48,6 +51,7 @@ def differences(a: dict, b: dict, score: str) -> dict[Difference, list[str]]:
     a, b: from `results.read_videos`. score: "plain" does not depend on the settings of Eq. 11.
     """
     common = [name for name in a["splits"] if name in b["splits"]]
+    # One entry for all splits that differ alike: three equal lines would say no more than one.
     found = {}
     if set(a["splits"]) != set(b["splits"]):
         names_a = ", ".join(map(repr, a["splits"]))
@@ -75,7 +79,7 @@ def same(field: str, a: dict, b: dict) -> bool:
 
 
 def shown(field: str, protocol: dict) -> str:
-    """A field's value as text."""
+    """A field's value as text; "missing" in a file of an older eval.py that had no such field."""
     value = str(protocol.get(field, "missing"))
     if field == "found":
         return f"{value} of {protocol.get('videos')}"
@@ -83,7 +87,11 @@ def shown(field: str, protocol: dict) -> str:
 
 
 def moves_the_number(field: str, score: str) -> bool:
-    """Videos that are not on disk do not: they are left out for both."""
+    """Whether a difference in this field makes two numbers incomparable.
+
+    Videos that are not on disk do not: they are left out for both. The model does not either: it
+    is what the comparison is about.
+    """
     if score == "plain" and field in MODULATION:
         return False
     return field != "found" and field not in MODEL

@@ -37,7 +37,10 @@ def read(file: str, fields: Iterable[str]) -> dict:
 
 
 def parse(file: str):
-    """The JSON in a file. NaN and Infinity, which Python would take, are refused."""
+    """The JSON in a file. NaN and Infinity, which Python would take, are refused.
+
+    Raises ValueError for what is not JSON, also for lists nested so deep that Python gives up.
+    """
     def refuse(name: str):
         raise ValueError(f"{name} is not a number")
 
@@ -49,7 +52,11 @@ def parse(file: str):
 
 # --- 2. what a comparison needs -------------------------------------------------------------------
 def read_videos(file: str, score: str, fields: Iterable[str]) -> dict:
-    """As `read`, with every video's best classes. "splits" is {split's name: its entry}."""
+    """As `read`, with every video's best classes. "splits" is {split's name: its entry}.
+
+    score: "plain" or "modulated". Raises ValueError as `read` does, and for a split that stands
+    twice or has no videos.
+    """
     result = read(file, fields)
     splits = {}
     for split in result["splits"]:
@@ -79,13 +86,16 @@ def is_video(row, score: str) -> bool:
 
 
 def is_integer(value) -> bool:
-    """To Python, True and False are integers too; not to JSON."""
+    """Whether a value was an integer in JSON. To Python, True and False are integers too."""
     return type(value) is int
 
 
 # --- 3. what a trade-off needs --------------------------------------------------------------------
 def read_averages(file: str, score: str, fields: Iterable[str]) -> dict:
-    """As `read`, with the mean and std of top-1 over splits, and the counts of each split."""
+    """As `read`, with the mean and std of top-1 over splits, and the counts of each split.
+
+    Accuracies are in per cent. Raises ValueError as `read` does, and for other numbers.
+    """
     result = read(file, fields)
     if not isinstance(result.get(score), dict):
         raise ValueError(f"{file}: not what {WRITTEN_BY} writes: no {score}")

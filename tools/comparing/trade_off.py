@@ -43,7 +43,7 @@ def harmonic_mean(*numbers: float) -> float:
 
 
 def trade_off(k400: float, ucf101: float, hmdb51: float, k600: float) -> tuple[float, float]:
-    """(HM_ZS, trade-off) of four top-1 accuracies."""
+    """(HM_ZS, trade-off) of four top-1 accuracies, in per cent, as the results are."""
     zero_shot = harmonic_mean(ucf101, hmdb51, k600)
     return zero_shot, harmonic_mean(k400, zero_shot)
 
@@ -68,7 +68,10 @@ def values_of(field: str, result: dict) -> list[str]:
 
 
 def warnings(results: dict[str, dict], score: str) -> list[str]:
-    """What makes these four not a row of Table 4."""
+    """What makes these four not a row of Table 4: a line each, printed below the table.
+
+    Warnings, not errors: a row of one split each is of use before the others are evaluated.
+    """
     lines = []
     for field, what in MUST_AGREE.items():
         if score == "plain" and field in MODULATION:
@@ -78,6 +81,7 @@ def warnings(results: dict[str, dict], score: str) -> list[str]:
             each = [f"{' and '.join(value)} ({name})" for name, value in values.items()]
             lines.append(f"{what}: {field} is {', '.join(each)}")
 
+    # A mean over fewer splits, or top-1 on fewer videos, is another number than Table 4's.
     for name, result in results.items():
         splits = len({split["split"] for split in result["splits"]})
         if splits < SPLITS[name]:
@@ -127,6 +131,7 @@ def report(files: list[str], score: str) -> tuple[float, float]:
     """
     results = read_four(files, score)
     means = trade_off(*(result[score]["top1"] for result in results.values()))
+    # Computed from the paper's own columns: the table prints them by the same formula as ours.
     paper_means = []
     for k400, *zero_shot in PAPER.values():
         paper_means.append(trade_off(k400, *(top1 for top1, _ in zero_shot)))

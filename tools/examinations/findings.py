@@ -25,12 +25,15 @@ Findings = Iterator[Finding]
 
 
 def size(n: float) -> str:
-    """A number of bytes, as text."""
+    """A number of bytes, as text: in units of 10^9 or 10^6, as disks are sold."""
     if n >= 1e9:
         return f"{n / 1e9:.1f} GB"
     return f"{n / 1e6:.0f} MB"
 
 
 def numbers(text: str) -> list[int]:
-    """The whole numbers in a text: "2.11" has two."""
+    """The whole numbers in a text: "2.11" has two.
+
+    Lists of them compare as versions do: [2, 9] < [2, 11]. Signs are not read.
+    """
     return [int(digits) for digits in re.findall(r"\d+", text)]

@@ -31,9 +31,11 @@ def packages(options: Namespace) -> Findings:
     for name, least in [*required(), ("torchvision", ""), ("tqdm", "")]:
         try:
             version = importlib.metadata.version(name)
+            # The package open_clip_torch is the module open_clip; all others share one name.
             importlib.import_module(name.removesuffix("_torch"))
         except importlib.metadata.PackageNotFoundError:
             yield Finding(False, f"{name} is not installed", "pip install -e .")
+        # A library that does not load may raise anything: OSError, RuntimeError, ImportError.
         except Exception as error:
             yield Finding(False, *explain(name, error, MISFIT))
         else:
@@ -113,6 +115,7 @@ def generated(options: Namespace) -> Findings:
 
     # How far each decoded frame is from each encoded one: (decoded, encoded).
     apart = (frames.float()[:, None] - clip.float()).abs().mean((2, 3, 4))
+    # Lossy, so frames are not equal: each must be nearest to the one in its own place.
     in_order = apart.argmin(1).tolist() == list(range(len(clip)))
     mean = float(apart.amin(1).mean())
     order = "in order" if in_order else "not in order"

@@ -13,7 +13,10 @@ from tools.examinations.findings import Finding, Findings, numbers, size
 
 
 def limit(file: str) -> str:
-    """Of this container (control groups, version 2); "max" for none."""
+    """A limit of this container, as text (control groups, version 2); "max" for none.
+
+    file: cpu.max, memory.max, ... Outside Linux, and under version 1, there is no such file.
+    """
     path = Path("/sys/fs/cgroup", file)
     if path.is_file():
         return path.read_text()
@@ -22,7 +25,10 @@ def limit(file: str) -> str:
 
 # --- 1. device ------------------------------------------------------------------------------------
 def device(options: Namespace) -> Findings:
-    """The device that train.py would take, its precision, and a GPU for each rank."""
+    """The device that train.py would take, its precision, and a GPU for each rank.
+
+    Sets options.device, which later examinations read.
+    """
     import torch
 
     from mote.runtime.precision import dtype_for
@@ -42,6 +48,7 @@ def device(options: Namespace) -> Findings:
         count = torch.cuda.device_count()
         yield Finding(options.ranks <= count, f"{options.ranks} ranks, {count} GPUs",
                       f"torchrun --nproc-per-node {count}")
+    # Training on the CPU of a machine with a GPU is rarely meant, and nothing else would tell.
     elif wanted == "auto" and shutil.which("nvidia-smi"):
         yield Finding(False, f"nvidia-smi is there, but torch {torch.__version__} finds no GPU",
                       "a torch for the CUDA version that nvidia-smi shows, or unset "
@@ -52,7 +59,11 @@ def device(options: Namespace) -> Findings:
 
 # --- 2. cores -------------------------------------------------------------------------------------
 def available_cores() -> float:
-    """Those that this process may use; a container may have a fraction of one."""
+    """Those that this process may use; a container may have a fraction of one.
+
+    os.cpu_count() counts the whole machine's, also where taskset, a scheduler or a container gives
+    this process fewer.
+    """
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     else:
@@ -76,7 +87,11 @@ def threads_of_a_rank(options: Namespace) -> int:
 
 
 def threads(options: Namespace) -> Findings:
-    """Threads of torch, and workers that decode, on the cores that there are."""
+    """Threads of torch, and workers that decode, on the cores that there are.
+
+    Sets options.cores. More threads than cores wait for one another at every operator, which costs
+    far more than the share of a core that each lacks.
+    """
     options.cores = available_cores()
     cores = options.cores
     ranks = options.ranks
@@ -106,6 +121,7 @@ def shared_memory(options: Namespace) -> Findings:
     """
     config = options.config
     workers = config.workers
+    # uint8 frames, 3 bytes a pixel: they become floats on the device, after the batch has left.
     clips = math.ceil(config.batch / options.ranks / config.accumulate)
     batches = 0
     if workers:
@@ -120,6 +136,7 @@ def shared_memory(options: Namespace) -> Findings:
                       f"docker run --shm-size={math.ceil(2 * need / 1e9)}g, a higher --accumulate, "
                       "or --workers 0")
 
+    # torch shares each tensor between processes as an open file.
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     yield Finding(soft >= 1024 or soft == resource.RLIM_INFINITY, f"{soft} open files at most",
                   "ulimit -n 4096", "warn")
@@ -129,6 +146,7 @@ def disk(options: Namespace) -> Findings:
     """For the checkpoints kept and the one being written, temporary files, CLIP's weights."""
     from mote.runtime.prompts import CACHE
     config = options.config
+    # An old checkpoint is removed only when the new one is whole.
     files = config.keep + 1
     yield room(config.out or "runs", files * checkpoint_size(options), f"{files} checkpoints",
                "another --out, or --keep 1", "WRONG")
@@ -154,6 +172,7 @@ def checkpoint_size(options: Namespace) -> int:
 def room(folder: str | Path, need: float, what: str, advice: str, level: str) -> Finding:
     """Whether a folder, or the one it will be made in, has room and may be written to."""
     parents = Path(folder, "_").absolute().parents
+    # The folder may not be there yet: then its nearest parent says which disk it will be on.
     there = next(parent for parent in parents if parent.exists())
     free = shutil.disk_usage(there).free
     ours = os.access(there, os.W_OK)

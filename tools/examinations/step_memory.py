@@ -1,5 +1,8 @@
 """
 The memory of a training step: measured with one clip and with two, extrapolated to the batch.
+
+Weights, gradients and AdamW's moments do not depend on the clips; activations grow with each by the
+same amount. So two peaks give both, and a batch that would not fit never has to be tried.
 """
 import os
 import subprocess
@@ -64,7 +67,11 @@ def free_memory() -> int:
 
 # --- 2. the finding -------------------------------------------------------------------------------
 def memory(options: Namespace) -> Findings:
-    """GPUs have a memory each; the ranks on a CPU share one."""
+    """Whether the batch fits, and if not, the least --accumulate with which it does.
+
+    GPUs have a memory each; the ranks on a CPU share one. Raises ValueError for a batch that cannot
+    be divided, as train.py does.
+    """
     batch = options.config.batch
     ranks = options.ranks
     accumulate = options.config.accumulate
@@ -74,6 +81,7 @@ def memory(options: Namespace) -> Findings:
                          f"{accumulate}")
 
     peaks = []
+    # A share of one clip is measured itself: nothing is left to extrapolate.
     for clips in sorted({1, min(2, share)}):
         done = measure(clips, options.arguments)
         if done.returncode:
@@ -86,6 +94,7 @@ def memory(options: Namespace) -> Findings:
     more = max(0, peaks[-1] - one)   # of each clip beyond the first
     together = 1 if options.device.type == "cuda" else ranks
 
+    # Bytes with n micro-batches a step: the first clip brings what all clips share.
     def need(n: int) -> float:
         return together * (one + more * (batch / ranks / n - 1))
 

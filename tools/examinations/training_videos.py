@@ -14,7 +14,8 @@ HUNG = 60                            # seconds for one video
 def decoding(options: Namespace) -> Findings:
     """Videos drawn with the run's seed, each once, by one worker.
 
-    Toyworld's are generated: left out.
+    A sample: broken videos are found by tools/check.py, which opens all of them. Toyworld's are
+    generated, and left out. Raises what opening the dataset raises.
     """
     from mote.datasets.dataset import dataset_folder, open_dataset
     config = options.config
@@ -55,6 +56,7 @@ def decode_some(videos: list[tuple[str, int]], options: Namespace,
     from mote.data import TrainingClips, collate
 
     config = options.config
+    # As in training: the same crops and flips, in a process of its own, so one that dies is seen.
     clips = TrainingClips(videos, config.frames, options.side, config.seed)
     one_by_one = [[(0, i)] for i in range(len(videos))]
     loader = torch.utils.data.DataLoader(clips, batch_sampler=one_by_one, num_workers=1,
@@ -85,5 +87,6 @@ def fast_enough(times: list[float], options: Namespace) -> Finding:
              f"at most {most:.1f}")
     if wanted > 0:
         found += f"; wanted: {wanted:g}"
+    # Decoding takes a whole core for each worker, so workers beyond the cores bring nothing.
     advice = f"{math.ceil(wanted / rate)} workers on as many cores, or tools/prepare.py"
     return Finding(wanted <= most, found, advice, "warn")

@@ -32,6 +32,7 @@ from mote.clip_backbone import (  # noqa: E402
 TRAIL = 6                                          # frames that make one still with a trail
 WARMUP = 100                                       # steps
 MAX_LOG_SCALE = 4.6052                             # CLIP's own bound: a scale of 100
+# Of the pixels, red, green, blue: CLIP's own.
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])
 STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])
 
@@ -99,7 +100,11 @@ def contrastive_loss(clip: nn.Module, pictures: Tensor, texts: Tensor, target: T
 
 
 def train(clip: nn.Module, tokenizer: Tokenizer, size: int, options: argparse.Namespace) -> None:
-    """AdamW; linear warm-up, then half a cosine. Prints a line every 100 steps."""
+    """AdamW; linear warm-up, then half a cosine. Prints a line every 100 steps.
+
+    Stills are drawn anew for each step, so there is no data set to fit and no epoch. size: of a
+    picture, in pixels. Changes clip in place.
+    """
     def of_peak(step: int) -> float:
         cosine = torch.cos(torch.tensor(torch.pi * step / options.steps)).item()
         return min(1, (step + 1) / WARMUP) * 0.5 * (1 + cosine)
@@ -110,6 +115,7 @@ def train(clip: nn.Module, tokenizer: Tokenizer, size: int, options: argparse.Na
     start = time.time()
     for step in range(options.steps):
         pictures, captions = stills(options.batch, size, generator)
+        # A caption drawn twice is one text: as two, each would be wrong for the other's picture.
         texts = list(dict.fromkeys(captions))
         target = torch.tensor([texts.index(words) for words in captions])
         loss = contrastive_loss(clip, pictures, tokenizer(texts), target)
@@ -126,7 +132,11 @@ def train(clip: nn.Module, tokenizer: Tokenizer, size: int, options: argparse.Na
 
 
 def save(clip: nn.Module, tokenizer: Tokenizer, out: str) -> None:
-    """Write half-precision weights; of the token embeddings, only those of toyworld's words."""
+    """Write half-precision weights; of the token embeddings, only those of toyworld's words.
+
+    The table of all 49,408 tokens would be most of the file. token_ids says which rows are there,
+    and mote/files/weights.py puts them back into their places.
+    """
     words = [template.format("") for template in TEMPLATES]
     words += [*toyworld.COLOURS, *toyworld.MOTIONS, *toyworld.SHAPES]
     token_ids = tokenizer(words).unique()

@@ -25,12 +25,17 @@ MODELS = {1: "plain transformer (E = 1)", 4: "MoTE (E = 4)"}
 
 
 def add(run: Path) -> dict:
-    """One line of the file, from a run's last.pt and results.json."""
+    """One line of the file, from a run's last.pt and results.json.
+
+    The machine is this one, so add runs where they were made. The date is that of results.json,
+    which a run writes last.
+    """
     checkpoint = torch.load(run / "last.pt", map_location="cpu", weights_only=True)
     config = checkpoint["config"]
     results = run / "results.json"
     finished = time.gmtime(results.stat().st_mtime)
 
+    # The flags in which the table's runs differ, or that change their numbers.
     flags = ("experts", "seed", "epochs", "lr", "clip_lr", "threads")
     line = {flag: config[flag] for flag in flags}
     line["results"] = json.loads(results.read_text())
@@ -41,7 +46,10 @@ def add(run: Path) -> dict:
 
 
 def table(lines: list[dict]) -> str:
-    """Markdown: mean (lowest to highest) over seeds, per model and dataset; then the conditions."""
+    """Markdown: mean (lowest to highest) over seeds, per model and dataset; then the conditions.
+
+    lines: those of the file, all made under the conditions of the first, but for experts and seed.
+    """
     first = lines[0]
     sets = list(first["results"]["trained"])
     out = ["| top-1, per cent | " + " | ".join(sets) + " |", "|---" * (len(sets) + 1) + "|"]
@@ -63,7 +71,10 @@ def table(lines: list[dict]) -> str:
 
 
 def cell(values: list[float]) -> str:
-    """The mean, with the range if there is one."""
+    """The mean of top-1 over seeds, in per cent, with the range if there is one.
+
+    A range, not a standard deviation: there are few seeds.
+    """
     mean = f"{sum(values) / len(values):.1f}"
     if max(values) > min(values):
         return f"{mean} ({min(values):.1f} to {max(values):.1f})"
