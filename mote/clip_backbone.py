@@ -8,7 +8,8 @@ class embedding is the mean over 28 sentences about the class (Table 8), each of
 brought back to unit length; float32.
 
 Dimension key   B clips   T frames per clip   D CLIP joint embedding   N classes   P templates
-Copy together with files/weights.py: needs open_clip (which brings torchvision, ftfy and regex).
+Copy together with files/weights.py: keep the folder, or put both files on sys.path. Needs open_clip
+(which brings torchvision, ftfy and regex).
 Differs from the authors' code: any open_clip model; no activation checkpointing unless asked; bf16,
 not fp16.
 """

@@ -62,12 +62,14 @@ def merge_experts(state: dict[str, Tensor], name: str = "experts",
                   weights_E: Tensor | None = None) -> dict[str, Tensor]:
     """Merge the experts of any state dict (Eq. 6, or Eq. 7 with weights_E). -> a new state dict
 
-    name: the part of a parameter's path that holds the experts, which may be
+    name: the first part of a parameter's path behind which the experts are, as they lie in it
         stacked     blocks.0.experts.up_weight (E, F, D)   -> blocks.0.experts.up_weight (F, D)
         numbered    mlp.experts.0.weight, mlp.experts.1.weight, ... (F, D)  -> mlp.experts.weight
-    weights_E: (E,); None for the plain average. All other tensors are passed on as they are.
-    Raises ValueError where no path has that part, where a number is missing, and for a tensor of
-    whole numbers, which has no average.
+    weights_E: (E,), the same for every layer; None for the plain average. All other tensors are
+    passed on as they are. What comes out fits plain layers; for a `TemporalExperts(dim, 1)` add
+    the axis of experts, [None]. Do not merge twice: the second merge would average something else.
+    Raises ValueError where no path has that part, where experts are missing or differ in number or
+    shape, and for a tensor of whole numbers, which has no average.
 
     >>> state = {"up.0.bias": torch.tensor([1.0]), "up.1.bias": torch.tensor([3.0])}
     >>> merge_experts(state, name="up")
@@ -95,10 +97,12 @@ def stack_experts(state: dict[str, Tensor],
         if not found:
             others[path] = tensor
         elif number.isdecimal():
-            listed = numbered.setdefault(f"{before}.{name}.{rest}".removeprefix("."), {})
-            listed[int(number)] = tensor
-        else:
+            without = f"{before}.{name}.{rest}".strip(".")
+            numbered.setdefault(without, {})[int(number)] = tensor
+        elif tensor.ndim:
             stacked[path] = tensor
+        else:
+            raise ValueError(f"{path} is one number, not a stack of experts")
     for path, listed in numbered.items():
         if sorted(listed) != list(range(len(listed))):
             raise ValueError(f"{path}: experts must be numbered 0, 1, ..., got {sorted(listed)}")
@@ -107,7 +111,19 @@ def stack_experts(state: dict[str, Tensor],
         stacked[path] = torch.stack([listed[i] for i in range(len(listed))])
     if not stacked:
         raise ValueError(f"no parameter's path has a part {name!r}, as in blocks.0.{name}.weight")
+    check_numbers(stacked, name)
     return others, stacked
+
+
+def check_numbers(stacked: dict[str, Tensor], name: str) -> None:
+    """Raise ValueError where the tensors of one layer are of different numbers of experts."""
+    first: dict[str, int] = {}                                   # layer -> E
+    for path, theta_E in stacked.items():
+        layer = f".{path}.".partition(f".{name}.")[0]
+        E = first.setdefault(layer, len(theta_E))
+        if len(theta_E) != E:
+            raise ValueError(f"{path} has {len(theta_E)} experts, and other tensors of its layer "
+                             f"have {E}")
 
 
 # --- the temperatures of training -----------------------------------------------------------------

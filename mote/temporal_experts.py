@@ -15,7 +15,7 @@ gradient, not none: AdamW decays it all the same, as in the authors' code.
 Dimension key   B clips   T frames per clip   D embedding   E experts   F feed-forward hidden
                 H attention heads   L layers
 Copy together with merging.py; needs torch only.
-Differs from the authors' code: stacked tensors; draws are arguments.
+Differs from the authors' code: stacked tensors; what was drawn is an argument of `forward`.
 Same numbers: tests/test_golden.py.
 """
 from collections.abc import Callable
@@ -71,12 +71,24 @@ class TemporalExperts(nn.Module):
 
     It stands in for the feed-forward layer of any transformer: hidden is F, 4 D by default, and
     activation is what lies between the two projections. It initialises itself as the paper does.
+    Raises ValueError for a size below 1.
+
+    >>> layer = TemporalExperts(dim=8, num_experts=3)
+    >>> x = torch.zeros(2, 5, 8)                                  # 2 clips of 5 frames
+    >>> drawn_LE = draw_experts(num_layers=1, num_experts=3, generator=torch.Generator())
+    >>> layer(x, drawn_LE[0]).shape                               # training, Eq. 4
+    torch.Size([2, 5, 8])
+    >>> layer(x, torch.full((3,), 1 / 3)).shape                   # inference, Eq. 6
+    torch.Size([2, 5, 8])
     """
 
     def __init__(self, dim: int, num_experts: int, hidden: int | None = None,
                  activation: Callable[[Tensor], Tensor] = quick_gelu):
         super().__init__()
-        hidden = hidden or 4 * dim
+        hidden = 4 * dim if hidden is None else hidden
+        if min(dim, num_experts, hidden) < 1:
+            raise ValueError(f"need dim, num_experts and hidden of at least 1, "
+                             f"got {dim}, {num_experts} and {hidden}")
         self.activation = activation
         self.up_weight = nn.Parameter(torch.empty(num_experts, hidden, dim))
         self.up_bias = nn.Parameter(torch.empty(num_experts, hidden))
@@ -93,7 +105,7 @@ class TemporalExperts(nn.Module):
         nn.init.zeros_(self.down_bias)
 
     def forward(self, x: Tensor, weights_E: Tensor) -> Tensor:
-        """(..., D) and the experts' weights (E,) -> (..., D)."""
+        """(..., D) and how much each expert counts, (E,) -> (..., D)."""
         hidden = merged_linear(x, weights_E, self.up_weight, self.up_bias)           # (..., F)
         return merged_linear(self.activation(hidden), weights_E, self.down_weight, self.down_bias)
 
@@ -121,7 +133,9 @@ class Attention(nn.Module):
         self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
         self.in_proj_bias = nn.Parameter(torch.empty(3 * dim))
         self.out_proj = nn.Linear(dim, dim)
-        with torch.random.fork_rng(devices=[]):                               # see Block
+        # TemporalTransformer initialises its blocks anew, in one go. What they draw for themselves
+        # must not move the generator: a seed gives the weights that it always gave.
+        with torch.random.fork_rng(devices=[]):
             self.reset_parameters()
 
     @torch.no_grad()
@@ -153,8 +167,7 @@ class Block(nn.Module):
         self.ln_1 = nn.LayerNorm(dim, eps=1e-12)
         self.attn = Attention(dim, heads)
         self.ln_2 = nn.LayerNorm(dim, eps=1e-12)
-        # TemporalTransformer initialises its blocks anew, in one go. What they draw for themselves
-        # must not move the generator: a seed gives the weights that it always gave.
+        # As in Attention: what it draws for itself must not move the generator.
         with torch.random.fork_rng(devices=[]):
             self.experts = TemporalExperts(dim, num_experts)
 

@@ -210,6 +210,10 @@ def test_merging_a_layer_of_experts_is_the_layer_merged_at_infinite_tau():
     ({"experts.0.w": torch.zeros(2), "experts.2.w": torch.zeros(2)}, r"numbered 0, 1, ..., got \[0, 2\]"),
     ({"experts.count": torch.zeros(2, dtype=torch.int64)}, "whole numbers have no average"),
     ({"experts.0.w": torch.zeros(2), "experts.1.w": torch.zeros(3)}, "experts.w: experts differ in shape"),
+    ({"experts.0.w": torch.zeros(2), "experts.1.w": torch.zeros(2), "experts.0.b": torch.zeros(2)},
+     "experts.b has 1 experts, and other tensors of its layer have 2"),
+    ({"a.experts.w": torch.zeros(2, 3), "a.experts.norm": torch.zeros(3)}, "a.experts.norm has 3 experts"),
+    ({"experts.scale": torch.zeros(())}, "experts.scale is one number"),
 ])
 def test_a_state_dict_that_cannot_be_merged_is_refused_in_one_line(state, words):
     with pytest.raises(ValueError, match=words) as raised:
