@@ -77,7 +77,7 @@ def test_the_module_imports_alone(name, tmp_path):
 @pytest.mark.parametrize("name", COPYABLE)
 def test_the_module_names_no_package_but_those_it_may(name):
     packages, beside = COPYABLE[name]
-    imported = imported_modules(source(name), Path("package/folder/file.py"))          # package: it, by relative imports
+    imported = imported_modules(source(name), Path("package/folder/file.py"))          # "package": relative imports
     others = {module.partition(".")[0] for module in imported} - set(sys.stdlib_module_names) - {"package"}
     assert others <= packages | {stem(file) for file in beside}
 

@@ -1,8 +1,8 @@
 """
 A refused step leaves no trace but its line, too many of them end the run, and so do too many undecodable videos.
 
-Checked on the functions, on a guard of a tower with one buffer, and on runs of 6 steps on 12 videos with faults in them; tests/torture/run.py does it to whole
-runs.
+Checked on the functions, on a guard of a tower with one buffer, and on runs of 6 steps on 12 videos with faults in
+them; tests/torture/run.py does it to whole runs.
 """
 import json
 import os

@@ -1,7 +1,8 @@
 """
 The datasets of a run are scored once for each step that asks for it, and what is known already is not scored again.
 
-Checked on a stub in place of `evaluate`, which notes what it is asked; on real videos: tests/runtime/test_run_folder.py.
+Checked on a stub in place of `evaluate`, which notes what it is asked; on real videos:
+tests/runtime/test_run_folder.py.
 """
 import json
 

@@ -69,7 +69,7 @@ def test_a_run_becomes_the_authors_file_and_comes_back_as_it_was(convert, tmp_pa
 # --- OpenAI's archive ----------------------------------------------------------------------------------------------
 def test_the_command_in_the_refusal_makes_weights_that_load(convert, config_file, original, halved,  # noqa: F811
                                                             tmp_path, monkeypatch, capsys):
-    """Bit for bit the archive's halves; the original to 5e-3 (tests/clip_backbone/test_weights.py). A name with a space."""
+    """Bit for bit the archive's halves; the original to 5e-3 (see test_weights.py). A name with a space."""
     archive = tmp_path / "their CLIP.pt"
     save_archive(openai_state_dict(original), archive)
     with pytest.raises(ValueError, match="TorchScript archive") as raised:
