@@ -110,7 +110,7 @@ def parse_config(argv: list[str] | None = None) -> Config:
 
 # --- 2. a training step, in the order of the paper's Figure 2 ------------------------------------
 class Objective(nn.Module):
-    """Frames to losses, by name. A loss of your own goes here, its weight into `weighted_sum`."""
+    """Frames to losses, by name. A loss of your own goes here; `weighted_sum` adds it up."""
 
     def __init__(self, model: MoTE, second_pass: bool):
         super().__init__()

@@ -158,7 +158,7 @@ def draw_merging_weights(num_layers: int, num_experts: int, generator: torch.Gen
 
 # --- the losses -----------------------------------------------------------------------------------
 def classification_loss(cosine_BN: Tensor, labels_B: Tensor, logit_scale: Tensor) -> Tensor:
-    """L of Eq. 3: (B, N), (B,) -> (). L_TE (Eq. 4) or L_WMR (Eq. 8), as the cosine's experts are.
+    """L of Eq. 3: (B, N), (B,) -> (). L_TE (Eq. 4) of drawn experts, L_WMR (Eq. 8) of merged ones.
 
     logit_scale is the factor, exp(CLIP's parameter), about 100 after pre-training. The paper does
     not write it, and the authors' code never clamps it. Without it, a softmax over cosines in

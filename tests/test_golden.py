@@ -159,7 +159,7 @@ def test_without_a_second_pass_the_first_loss_is_the_only_one(model, golden):
     objective = train.Objective(model, second_pass=False)
     losses = objective(golden["frames"], golden["labels"], *rows_of(golden))
     del model.normalise
-    assert losses.keys() == {"L_TE"}
+    assert not {"L_WMR", "L_MSE"} & losses.keys()
     assert relative_error(losses["L_TE"], golden["loss_expert"]) <= TOLERANCE
 
 

@@ -41,6 +41,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from mote.data import TrainingClips, Undecodable, require_decoder  # noqa: E402
+from mote.datasets.finding_lists import ENDINGS  # noqa: E402
 from mote.datasets.folders import VIDEO_ENDINGS  # noqa: E402
 from mote.runtime.errors import one_line_errors  # noqa: E402
 from mote.runtime.options import plain_errors  # noqa: E402
@@ -49,7 +50,7 @@ from mote.runtime.options import plain_errors  # noqa: E402
 FAILED = "failed.txt"
 SETTINGS = "prepare.json"
 TEMPORARY = ".prepare-"
-LIST_ENDINGS = (".txt", ".csv", ".json")
+LIST_ENDINGS = tuple(f".{ending}" for ending in ENDINGS)
 
 FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))    # what ffmpeg says of a full disk
 T, SIZE = 8, 224                                 # of the clips measured: the paper's

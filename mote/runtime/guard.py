@@ -113,7 +113,7 @@ class Guard:
 def finite(losses: list[Tensor], parameters: Iterable[nn.Parameter]) -> Tensor:
     """Whether every loss and every gradient of a step is finite, as a 0-d tensor on their device.
 
-    So must the gradients' squares be: AdamW keeps them, and a parameter whose second moment is
+    Their squares must be finite too: AdamW keeps them, and a parameter whose second moment is
     infinite never moves again. The largest gradient stands for all of them: NaN and infinity both
     carry through the maximum.
     """

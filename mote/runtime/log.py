@@ -88,7 +88,7 @@ class Meter:
         self.world_size = ranks.world_size
         self.passes = state["passes"]
         self.means = state["means"]
-        self.sums = dict(state["sums"]) if ranks.first else {}                # once, not per rank
+        self.sums = dict(state["sums"]) if ranks.first else {}                # of all ranks
         self.restart()
 
     def restart(self) -> None:

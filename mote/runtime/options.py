@@ -33,7 +33,7 @@ def plain_errors(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 def option(default, help: str, least: float = 0, above: float = -math.inf,
            most: float = math.inf, choices: tuple | None = None) -> Any:
     """A field of a configuration. A number must be finite, at least `least`, above `above`, at
-    most `most`; choices: the values allowed.
+    most `most`: it is not negative unless its field says so. choices: the values allowed.
     """
     rules = {"help": help, "least": least, "above": above, "most": most, "choices": choices}
     return field(default=default, metadata=rules)

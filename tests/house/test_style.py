@@ -17,8 +17,10 @@ TORTURE = sorted((ROOT / "tests/torture").rglob("*.py"))
 FILES = [*MOTE, *TOOLS, *TORTURE, *SCRIPTS]
 
 STORY_LINES = 85                                 # `run` of train.py tells the whole training
-TRAIN_LINES = 330
-TOKENS = 10                                      # per line of code; nanoGPT's train.py: 7.5
+# train.py is meant to have about 300 lines and at most 10 tokens a line (nanoGPT's: 7.5). The limits leave room for a
+# loss or an option: whoever adds one must not make other lines dense to stay below them.
+TRAIN_LINES = 345
+TOKENS = 10.4                                    # per line of code
 
 
 def name(file: Path) -> str:
