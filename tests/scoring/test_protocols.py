@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from support.places import GOLDEN
 from support.tensors import seeds
 
+from mote.clip_backbone import TEMPLATES
+from mote.datasets.dataset import Dataset
 from mote.datasets.folders import stem
 from mote.scoring.protocols import (
     PAPER_VIDEOS,
@@ -24,8 +26,10 @@ from mote.scoring.protocols import (
     list_digest,
     mean_and_std,
     mixed_names,
+    protocol_of,
     repeated,
 )
+from mote.toyworld import SETS, class_set
 
 K600 = Protocol("k600", "1", 14119, 14119, "0a1b2c3d", 160, "1b2c3d4e", 28, "2c3d4e5f", 8, clips=3)
 OTHERS = {"data": "ucf101", "split": "2", "videos": 14118, "found": 14001, "list": "99999999", "classes": 161,
@@ -207,3 +211,12 @@ def test_a_draw_does_not_depend_on_the_endings_of_the_files():
     for seed in range(5):
         drawn = few_shot([(name, 0) for name in names], 2, seed)
         assert few_shot([(f"{name}.mp4", 0) for name in names], 2, seed) == [(f"{path}.mp4", 0) for path, _ in drawn]
+
+
+def test_the_fingerprint_of_the_demos_zero_shot_test_is_the_one_printed_since_the_first_version():
+    """toyworld-novel as `make demo` tests it; README shows it. A field more in the hash would change it."""
+    classes = [name for name, _ in class_set("toyworld-novel")]
+    videos = [(f"videos/val_{name.replace(' ', '_')}_{i}.mp4", label)
+              for label, name in enumerate(classes) for i in range(SETS["toyworld-novel"]["val"])]
+    protocol = protocol_of(Dataset("toyworld-novel", videos, classes, ""), TEMPLATES, frames=8, resize=40)
+    assert (protocol.fingerprint, protocol.videos, protocol.prompts) == ("c54383a4", 320, 28)
