@@ -69,8 +69,8 @@ class Config:
     layers: int = option(4, "L, layers of the temporal transformer; 0: mean pooling")
     experts: int = positive(4, "E, experts per layer; 1: the plain transformer")
     routing: str = option("multinomial", "how the experts are drawn", choices=ROUTINGS)
-    weight_merged: float = option(LAMBDA, "lambda of Eq. 10; 0 for 1 expert or 0 layers")
-    weight_mse: float = option(ETA, "eta of Eq. 10; 0 for 1 expert or 0 layers")
+    weight_merged: float = option(LAMBDA, "lambda of Eq. 10; default 0 for 1 expert or 0 layers")
+    weight_mse: float = option(ETA, "eta of Eq. 10; default 0 for 1 expert or 0 layers")
     beta: float = option(BETA, "unit of the temperatures (Section 3.3)", least=1e-6)
 
     epochs: int = positive(30, "passes over the training set")
@@ -79,7 +79,7 @@ class Config:
     accumulate: int = positive(1, "micro-batches per rank and step")
     lr: float = option(5e-5, "peak learning rate of the temporal transformer")
     clip_lr: float = option(3e-6, "peak rate of visual tower and logit scale; 0: frozen")
-    weight_decay: float = option(0.2, "AdamW's, on every parameter, as theirs")
+    weight_decay: float = option(0.2, "AdamW's, on every parameter, as the authors'")
     min_area: float = option(0.08, "smallest part of a frame in a random crop", above=0, most=1)
     flip: bool = option(True, "horizontal flips; not where left and right are classes")
     seed: int = option(0, "of everything random")
@@ -110,7 +110,7 @@ def parse_config(argv: list[str] | None = None) -> Config:
 
 # --- 2. a training step, in the order of the paper's Figure 2 ------------------------------------
 class Objective(nn.Module):
-    """Frames to losses, by name. A loss of your own goes here; `weighted_sum` adds it up."""
+    """Frames to losses, by name. A loss of your own goes here, its weight in `weighted_sum`."""
 
     def __init__(self, model: MoTE, second_pass: bool):
         super().__init__()
@@ -127,17 +127,17 @@ class Objective(nn.Module):
         e_BTD = model.frame_features(model.normalise(frames))                           # Eq. 1
 
         # First pass: the experts that were drawn, one per layer.
-        t_BTD = model.temporal_features(e_BTD, expert_LE)                               # Eq. 2, 5
-        cosine_BM = model.similarity(e_BTD, t_BTD, classes_MD)                          # Eq. 3
+        t_BTD = model.temporal_features(e_BTD, expert_LE)                               # Eq. 5
+        cosine_BM = model.similarity(e_BTD, t_BTD, classes_MD)                          # Eq. 2, 3
         losses["L_TE"] = classification_loss(cosine_BM, labels_B, scale)                # Eq. 4
         if not self.second_pass:
             return losses
 
         # Second pass, on the same frame features: all experts, merged at the drawn temperatures.
-        t_BTD = model.temporal_features(e_BTD, merging_LE)                              # Eq. 2, 7
-        cosine_BM = model.similarity(e_BTD, t_BTD, classes_MD)                          # Eq. 3
+        t_BTD = model.temporal_features(e_BTD, merging_LE)                              # Eq. 7
+        cosine_BM = model.similarity(e_BTD, t_BTD, classes_MD)                          # Eq. 2, 3
         losses["L_WMR"] = classification_loss(cosine_BM, labels_B, scale)               # Eq. 8
-        losses["L_MSE"] = mse_loss(e_BTD + t_BTD, e_BTD)                                # Eq. 9
+        losses["L_MSE"] = mse_loss(e_BTD + t_BTD, e_BTD)       # for Eq. 9, but per frame: see there
         return losses
 
 
@@ -161,7 +161,7 @@ def draw_weights(config: Config, step: int, m: int) -> tuple[Tensor, Tensor]:
 
 def micro_batch(objective: nn.Module, batch: dict, config: Config, step: int, m: int,
                 device: torch.device) -> dict[str, Tensor]:
-    """Forward and backward of micro-batch m of a step, which adds its gradients. -> its losses"""
+    """Forward and backward of micro-batch m of a step: adds to .grad. -> the losses"""
     expert_LE, merging_LE = draw_weights(config, step, m)
     inputs = on_device(device, batch["frames"], batch["label"], expert_LE, merging_LE)
     torch.manual_seed(seed_of(config.seed, step, m, 1))          # for towers with dropout
@@ -173,14 +173,14 @@ def micro_batch(objective: nn.Module, batch: dict, config: Config, step: int, m:
 
 # --- 3. the optimiser and its schedule -----------------------------------------------------------
 def build_optimizer(model: MoTE, config: Config) -> torch.optim.AdamW:
-    """AdamW with two peak rates; decay on everything, no clipping, frozen parameters left out."""
+    """AdamW with two peak rates; decay on everything, no clipping. Freezes what has rate 0."""
     model.visual.requires_grad_(config.clip_lr > 0)
     model.logit_scale.requires_grad_(config.clip_lr > 0)
     model.temporal.requires_grad_(config.layers > 0 and config.lr > 0)
 
     clip = [*model.visual.parameters(), model.logit_scale]
     groups = []
-    for parameters, peak in (clip, config.clip_lr), (model.temporal.parameters(), config.lr):
+    for parameters, peak in ((clip, config.clip_lr), (model.temporal.parameters(), config.lr)):
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         if trained:
             groups.append({"params": trained, "peak": peak})
@@ -216,7 +216,7 @@ class Run:
 
 
 def set_up(cfg: Config) -> Run:
-    """File -> data -> CLIP -> model. What a user can get wrong is read first."""
+    """Lists of videos -> CLIP -> model. What a user can get wrong is read first."""
     ranks = find_ranks(cfg.device, cfg.threads)
     begin = run_folder.find_start(cfg.out, cfg.resume, cfg.init, cfg.data)
 
@@ -229,7 +229,7 @@ def set_up(cfg: Config) -> Run:
     batches = MicroBatches(len(videos), cfg.batch, cfg.epochs, cfg.seed, ranks.rank,
                            ranks.world_size, cfg.accumulate, begin.step)
 
-    # CLIP, and what a checkpoint says of this run: the one that it goes on from says the same.
+    # CLIP, and what a checkpoint says of this run; a resumed checkpoint must say the same.
     clip, tokenizer = load_clip(cfg.backbone, cfg.pretrained)
     clip = clip.to(ranks.device)
     templates = list(read_templates(cfg.templates))
@@ -282,13 +282,13 @@ def run(cfg: Config) -> dict:
             break
 
         # Accumulate the gradients of this rank's micro-batches.
-        model.train()
-        model.visual.train(cfg.clip_lr > 0)          # a frozen tower keeps its statistics too
+        model.train()                                # again: a test calls eval() on the same tower
+        model.visual.train(cfg.clip_lr > 0)          # a frozen tower's batch norms stay as they are
         set_learning_rates(optimizer, step / steps_per_epoch, cfg)
         guard.before_step()
         for i in range(cfg.accumulate):
             batch = meter.wait_for(stream)
-            m = i * ranks.world_size + ranks.rank
+            m = i * ranks.world_size + ranks.rank                # as MicroBatches deals them out
             with sync_only_on_the_last(objective, i == cfg.accumulate - 1):
                 losses = micro_batch(objective, batch, cfg, step, m, ranks.device)
             guard.saw(batch, losses)

@@ -11,7 +11,7 @@ at tau = inf, and choosing one expert is merging with a one-hot vector. Pure fun
 
 Dimension key   E experts   L layers   B clips   T frames   D embedding   N classes
 Copy alone: needs torch only.
-Differs from the paper: L_MSE, see `mse_loss`.
+Differs from the paper: L_MSE (`mse_loss`), and a factor on the cosine (`classification_loss`).
 Same numbers as the authors' code: tests/test_golden.py.
 """
 import math
@@ -62,12 +62,12 @@ def merge_experts(state: dict[str, Tensor], name: str = "experts",
                   weights_E: Tensor | None = None) -> dict[str, Tensor]:
     """Merge the experts of any state dict (Eq. 6, or Eq. 7 with weights_E). -> a new state dict
 
-    name: the first part of a parameter's path behind which the experts are, as they lie in it
+    name: the part of a parameter's path right before the experts (its first occurrence counts):
         stacked     blocks.0.experts.up_weight (E, F, D)   -> blocks.0.experts.up_weight (F, D)
         numbered    mlp.experts.0.weight, mlp.experts.1.weight, ... (F, D)  -> mlp.experts.weight
     weights_E: (E,), the same for every layer; None for the plain average. All other tensors are
     passed on as they are. What comes out fits plain layers; for a `TemporalExperts(dim, 1)` add
-    the axis of experts, [None]. Do not merge twice: the second merge would average something else.
+    the axis of experts, [None]. Do not merge twice: the second merge would average over F.
     Raises ValueError where no path has that part, where experts are missing or differ in number or
     shape, and for a tensor of whole numbers, which has no average.
 
@@ -75,7 +75,8 @@ def merge_experts(state: dict[str, Tensor], name: str = "experts",
     >>> merge_experts(state, name="up")
     {'up.bias': tensor([2.])}
     """
-    merged, stacked = stack_experts(state, name)
+    others, stacked = stack_experts(state, name)
+    merged = dict(others)
     for path, theta_E in stacked.items():
         if not theta_E.is_floating_point():
             raise ValueError(f"{path} is {theta_E.dtype}: whole numbers have no average")
@@ -173,8 +174,8 @@ def mse_loss(merged_BTD: Tensor, frame_features_BTD: Tensor) -> Tensor:
     This is the form of the authors' code: the mean over all B T D numbers, before pooling, the
     target not detached. Since merged = frame + temporal, it is mean(temporal^2), and its gradient
     reaches the frame features only through the temporal transformer. Eq. 9 pools over frames first
-    and takes the squared norm, a sum over D: read literally, eta = 0.1 would weigh it hundreds of
-    times more.
+    and takes the squared norm, a sum over D: read literally, eta = 0.1 would weigh it up to D times
+    more (512 or 768).
     """
     return F.mse_loss(merged_BTD.float(), frame_features_BTD.float())
 

@@ -1,14 +1,14 @@
 """
 MoTE, the paper's Figure 2: frame features -> temporal features -> video embedding -> cosine.
 
-    e = CLIP(frames) ;  t = h(e) ;  z = mean(e) + rho mean(t) ;  cosine = z . y / |z| |y|
+    e = CLIP(frames) ;  t = h(e) ;  z = mean(e) + rho mean(t) ;  cosine = z . y / (|z| |y|)
     Eq. 1               Eq. 2       Eq. 11 (Eq. 2 at rho = 1)    Eq. 3
 
 Each step is a method of `MoTE`, written once: training (train.py, `Objective`), evaluation
 (mote/scoring/evaluate.py) and the ablations all call these.
 
 Dimension key   B clips   T frames   D embedding   N test classes   M fine-tuning classes
-                L temporal layers   E experts
+                V views   L temporal layers   E experts (the paper's N)
 """
 from typing import Any
 
@@ -78,7 +78,10 @@ class MoTE(nn.Module):
 
     def similarity(self, e_BTD: Tensor, t_BTD: Tensor, class_embeddings: Tensor,
                    rho_B: Tensor | float = 1) -> Tensor:
-        """sim(z, y) of Eq. 3 for the video embedding z of Eq. 2 (rho = 1) or 11. -> (B, N)"""
+        """sim(z, y) of Eq. 3, z the video embedding of Eq. 2 (rho = 1) or 11. -> (B, N)
+
+        class_embeddings: (N, D), of unit length.
+        """
         return cosine(video_embedding(e_BTD, t_BTD, rho_B), class_embeddings)
 
     def forward(self, frames: Tensor, class_embeddings: Tensor, modulate: bool = True) -> Tensor:
@@ -90,7 +93,10 @@ class MoTE(nn.Module):
 
     # --- the same model with another temporal transformer -----------------------------------------
     def with_temporal(self, temporal: TemporalTransformer) -> "MoTE":
-        """This model with another temporal transformer: the visual tower is shared, not copied."""
+        """This model with another temporal transformer.
+
+        The visual tower is shared, the logit scale is copied.
+        """
         other = MoTE(self.visual, temporal, self.finetune_classes, self.logit_scale,
                      tuple(self.image_mean.tolist()), tuple(self.image_std.tolist()))
         return other.to(self.finetune_classes.device)

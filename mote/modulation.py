@@ -7,7 +7,7 @@ e is the mean of a view's frame features, t of its temporal features. y_f are th
 nearest to e among the classes of fine-tuning, y_t those among the test classes. M, "sequential
 maximum and average pooling", takes the best match of each test neighbour and averages over the test
 neighbours. The same classes on both sides give rho = 1. Far classes give rho near 0, and the video
-embedding falls back to CLIP's. Evaluation only; pure functions.
+embedding falls back to e. Evaluation only; pure functions.
 
 Dimension key   B clips (views)   D embedding   N test classes   M fine-tuning classes   K nearest
 Copy alone: needs torch only. Same numbers as the authors' code: tests/test_golden.py.

@@ -10,7 +10,8 @@ Only the feed-forward layers have experts; attention, norms and frame positions 
 is learned and no balance loss is needed: all frames of a batch go through the expert that was
 drawn, and the draw does not look at them. The experts lie stacked, (E, ...), so routing is merging
 with a one-hot vector: one forward(x, weights), no modes. An expert that was not drawn gets a zero
-gradient, not none: AdamW decays it all the same, as in the authors' code.
+gradient from L_TE, not none (L_WMR reaches all E): AdamW decays it all the same, as in the authors'
+code.
 
 Dimension key   B clips   T frames per clip   D embedding   E experts   F feed-forward hidden
                 H attention heads   L layers
@@ -38,7 +39,7 @@ ROUTINGS = ("multinomial", "uniform", "fixed")
 def routing_probabilities(num_experts: int, routing: str = "multinomial") -> Tensor:
     """P(expert i) -> (E,). Raises ValueError for an unknown routing.
 
-    multinomial: exp(i) / sum exp (Eq. 5); uniform: 1/E; fixed: always the last (Table 2d).
+    multinomial: exp(i) / sum exp (Eq. 5); uniform: 1/E; fixed: one expert, the last (Table 2d).
     """
     if routing == "multinomial":
         return torch.softmax(torch.arange(1.0, num_experts + 1), dim=0)
@@ -133,8 +134,8 @@ class Attention(nn.Module):
         self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
         self.in_proj_bias = nn.Parameter(torch.empty(3 * dim))
         self.out_proj = nn.Linear(dim, dim)
-        # TemporalTransformer initialises its blocks anew, in one go. What they draw for themselves
-        # must not move the generator: a seed gives the weights that it always gave.
+        # TemporalTransformer initialises its blocks anew, in one go. Drawn here alone, these must
+        # not move the generator, or a seed would not give toyworld's published numbers.
         with torch.random.fork_rng(devices=[]):
             self.reset_parameters()
 
@@ -160,7 +161,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block. The eps is the authors'; half precision rounds it to 0."""
+    """Pre-norm transformer block. The eps of its norms is the authors'."""
 
     def __init__(self, dim: int, heads: int, num_experts: int):
         super().__init__()
@@ -183,8 +184,8 @@ class TemporalTransformer(nn.Module):
     4.1): L = 6 for ViT-L/14 (D = 768), 4 for ViT-B/16 (D = 512), E = 4. num_experts=1 is the plain
     transformer, the paper's baseline. num_layers=0 gives zeros, so that z is the mean of the frame
     features.
-    Raises ValueError for sizes below that, for a D that the attention heads do not divide, and for
-    more than 77 frames.
+    Raises ValueError for num_layers below 0, for num_experts below 1, for a D that the attention
+    heads do not divide, and for more than 77 frames.
     """
 
     def __init__(self, dim: int, num_layers: int, num_experts: int = 4, heads: int | None = None):
@@ -202,7 +203,7 @@ class TemporalTransformer(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """N(0, 0.02) for the positions (Appendix B); each layer as it says."""
+        """N(0, 0.02) for the positions, as in the authors' code; each layer as it says."""
         nn.init.normal_(self.positions, std=0.02)
         for block in self.blocks:
             block.attn.reset_parameters()
