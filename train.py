@@ -137,7 +137,7 @@ class Objective(nn.Module):
         t_BTD = model.temporal_features(e_BTD, merging_LE)                              # Eq. 7
         cosine_BM = model.similarity(e_BTD, t_BTD, classes_MD)                          # Eq. 2, 3
         losses["L_WMR"] = classification_loss(cosine_BM, labels_B, scale)               # Eq. 8
-        losses["L_MSE"] = mse_loss(e_BTD + t_BTD, e_BTD)       # for Eq. 9, but per frame: see there
+        losses["L_MSE"] = mse_loss(e_BTD + t_BTD, e_BTD)       # Eq. 9, per frame: see mse_loss
         return losses
 
 

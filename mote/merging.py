@@ -9,7 +9,7 @@ Merge the experts of a layer into one, in weight space, and the losses that keep
 tau > 0 favours late experts, tau < 0 early ones; tau = inf is the plain average. So Eq. 6 is Eq. 7
 at tau = inf, and choosing one expert is merging with a one-hot vector. Pure functions.
 
-Dimension key   E experts   L layers   B clips   T frames   D embedding   N classes
+Dimension key   E experts (the paper's N)   L layers   B clips   T frames   D embedding   N classes
 Copy alone: needs torch only.
 Differs from the paper: L_MSE (`mse_loss`), and a factor on the cosine (`classification_loss`).
 Same numbers as the authors' code: tests/test_golden.py.

@@ -9,11 +9,11 @@ The temporal transformer, its feed-forward layers mixtures of experts drawn at r
 Only the feed-forward layers have experts; attention, norms and frame positions are shared. No gate
 is learned and no balance loss is needed: all frames of a batch go through the expert that was
 drawn, and the draw does not look at them. The experts lie stacked, (E, ...), so routing is merging
-with a one-hot vector: one forward(x, weights), no modes. An expert that was not drawn gets a zero
-gradient from L_TE, not none (L_WMR reaches all E): AdamW decays it all the same, as in the authors'
-code.
+with a one-hot vector: one forward(x, weights), no modes. L_TE gives an expert that was not drawn a
+gradient of zero, not None, so AdamW still decays it, as in the authors' code. L_WMR gives every
+expert a gradient.
 
-Dimension key   B clips   T frames per clip   D embedding   E experts   F feed-forward hidden
+Dimension key   B clips   T frames   D embedding   E experts (the paper's N)   F hidden
                 H attention heads   L layers
 Copy together with merging.py; needs torch only.
 Differs from the authors' code: stacked tensors; what was drawn is an argument of `forward`.
@@ -52,7 +52,7 @@ def routing_probabilities(num_experts: int, routing: str = "multinomial") -> Ten
 
 def draw_experts(num_layers: int, num_experts: int, generator: torch.Generator,
                  routing: str = "multinomial") -> Tensor:
-    """One expert per layer, as one-hot weights (L, E), for all clips of a batch (Eq. 5)."""
+    """One expert per layer, as one-hot weights (L, E), for all clips of a micro-batch (Eq. 5)."""
     chance_E = routing_probabilities(num_experts, routing)
     if num_layers == 0:
         return torch.zeros(0, num_experts)
