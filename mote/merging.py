@@ -67,7 +67,7 @@ def merge_experts(state: dict[str, Tensor], name: str = "experts",
         numbered    mlp.experts.0.weight, mlp.experts.1.weight, ... (F, D)  -> mlp.experts.weight
     weights_E: (E,), the same for every layer; None for the plain average. All other tensors are
     passed on as they are. What comes out fits plain layers; for a `TemporalExperts(dim, 1)` add
-    the axis of experts, [None]. Do not merge twice: the second merge would average over F.
+    the axis of experts, [None]. Do not merge twice: it may average over F.
     Raises ValueError where no path has that part, where experts are missing or differ in number or
     shape, and for a tensor of whole numbers, which has no average.
 
