@@ -134,10 +134,10 @@ class Objective(nn.Module):
             return losses
 
         # Second pass, on the same frame features: all experts, merged at the drawn temperatures.
-        t_BTD = model.temporal_features(e_BTD, merging_LE)                              # Eq. 7
-        cosine_BM = model.similarity(e_BTD, t_BTD, classes_MD)                          # Eq. 2, 3
-        losses["L_WMR"] = classification_loss(cosine_BM, labels_B, scale)               # Eq. 8
-        losses["L_MSE"] = mse_loss(e_BTD + t_BTD, e_BTD)       # Eq. 9, per frame: see mse_loss
+        merged_BTD = model.temporal_features(e_BTD, merging_LE)                          # Eq. 7
+        merged_BM = model.similarity(e_BTD, merged_BTD, classes_MD)                     # Eq. 2, 3
+        losses["L_WMR"] = classification_loss(merged_BM, labels_B, scale)               # Eq. 8
+        losses["L_MSE"] = mse_loss(e_BTD + merged_BTD, e_BTD)       # Eq. 9, per frame: see mse_loss
         return losses
 
 

@@ -66,7 +66,7 @@ def merge_experts(state: dict[str, Tensor], name: str = "experts",
         stacked     blocks.0.experts.up_weight (E, F, D)   -> blocks.0.experts.up_weight (F, D)
         numbered    mlp.experts.0.weight, mlp.experts.1.weight, ... (F, D)  -> mlp.experts.weight
     weights_E: (E,), the same for every layer; None for the plain average. All other tensors are
-    passed on as they are. What comes out fits plain layers; for a `TemporalExperts(dim, 1)` add
+    passed on as they are. Stacked tensors keep their names; for a `TemporalExperts(dim, 1)` add
     the axis of experts, [None]. Do not merge twice: it may average over F.
     Raises ValueError where no path has that part, where experts are missing or differ in number or
     shape, and for a tensor of whole numbers, which has no average.

@@ -70,14 +70,18 @@ def quick_gelu(x: Tensor) -> Tensor:
 class TemporalExperts(nn.Module):
     """E feed-forward networks D -> F -> D, used as a weighted sum of their weights (Eq. 4, 6, 7).
 
-    It stands in for the feed-forward layer of any transformer: hidden is F, 4 D by default, and
+    It stands in for the feed-forward layer of any transformer, whose block must pass one argument
+    more: how much each expert counts, the layer's row of (L, E). hidden is F, 4 D by default, and
     activation is what lies between the two projections. It initialises itself as the paper does.
     Raises ValueError for a size below 1.
 
     >>> layer = TemporalExperts(dim=8, num_experts=3)
     >>> x = torch.zeros(2, 5, 8)                                  # 2 clips of 5 frames
-    >>> drawn_LE = draw_experts(num_layers=1, num_experts=3, generator=torch.Generator())
-    >>> layer(x, drawn_LE[0]).shape                               # training, Eq. 4
+    >>> generator = torch.Generator().manual_seed(0)              # one for a run; draw at each step
+    >>> layer(x, draw_experts(1, 3, generator)[0]).shape          # training, first pass, Eq. 5
+    torch.Size([2, 5, 8])
+    >>> from mote.merging import draw_merging_weights
+    >>> layer(x, draw_merging_weights(1, 3, generator)[0]).shape  # training, second pass, Eq. 7
     torch.Size([2, 5, 8])
     >>> layer(x, torch.full((3,), 1 / 3)).shape                   # inference, Eq. 6
     torch.Size([2, 5, 8])
