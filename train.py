@@ -9,7 +9,7 @@ Read from the top: the configuration; a training step in the order of the paper'
 -> frame features -> temporal features -> video embedding -> cosine -> losses (`Objective`); the
 optimiser and its schedule; what a run is made of; the loop.
 
-Dimension key   B clips   T frames   D embedding   M classes   E experts   L layers
+Dimension key   B clips   T frames   D embedding   M training classes   E experts   L layers
 """
 from dataclasses import asdict, dataclass
 from math import cos, pi

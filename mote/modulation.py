@@ -1,5 +1,6 @@
 """
-Temporal feature modulation: test classes unlike the training classes get less temporal feature.
+Temporal feature modulation: the less the test classes are like the training classes, the less the
+temporal feature counts.
 
     rho = exp(-(1 - M(y_t y_f^T)) / gamma) ,    z = e + rho t                       (paper Eq. 11)
 

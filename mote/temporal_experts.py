@@ -3,15 +3,16 @@ The temporal transformer, its feed-forward layers mixtures of experts drawn at r
 
     z = AvgPool([e_1..e_T] + h(e_1..e_T | theta_tem))                                    (Eq. 2)
     each block of h:   x = x + Attention(LN(x)) ;   x = x + FFN(LN(x) | sum_i w_i theta_i)
-    training: w is one-hot, drawn per layer: P(w_i = 1) = exp(i) / sum_i' exp(i')     (Eq. 4, 5)
-    WMR pass: w = softmax([1..E] / tau);  inference: w = 1/E                          (Eq. 7, 6)
+    first pass: w is one-hot, drawn per layer: P(w_i = 1) = exp(i) / sum_i' exp(i')      (Eq. 5)
+    second pass: w = softmax([1..E] / tau);  inference: w = 1/E                       (Eq. 7, 6)
 
 Only the feed-forward layers have experts; attention, norms and frame positions are shared. No gate
 is learned and no balance loss is needed: all frames of a batch go through the expert that was
 drawn, and the draw does not look at them. The experts lie stacked, (E, ...), so routing is merging
-with a one-hot vector: one forward(x, weights), no modes. L_TE gives an expert that was not drawn a
-gradient of zero, not None, so AdamW still decays it, as in the authors' code. L_WMR gives every
-expert a gradient.
+with a one-hot vector: one forward(x, weights), no modes. L_TE (Eq. 4) gives an expert that was not
+drawn a gradient of zero, not None, so AdamW still decays it. So do the authors with L_WMR or L_MSE
+on; with both off, their experts have no gradient and AdamW passes them over. L_WMR (Eq. 8) gives
+every expert a gradient.
 
 Dimension key   B clips   T frames   D embedding   E experts (the paper's N)   F hidden
                 H attention heads   L layers
@@ -68,7 +69,7 @@ def quick_gelu(x: Tensor) -> Tensor:
 
 
 class TemporalExperts(nn.Module):
-    """E feed-forward networks D -> F -> D, used as a weighted sum of their weights (Eq. 4, 6, 7).
+    """E feed-forward networks D -> F -> D, used as a weighted sum of their weights (Eq. 5-7).
 
     It stands in for the feed-forward layer of any transformer, whose block must pass one argument
     more: how much each expert counts, the layer's row of (L, E). hidden is F, 4 D by default, and

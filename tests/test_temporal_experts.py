@@ -342,7 +342,7 @@ def test_the_experts_match_a_number_worked_by_hand():
     torch.testing.assert_close(found.detach(), torch.tensor([[[expected]]]))
 
 
-# --- routing is merging with a one-hot vector (Eq. 4, 8) --------------------------------------------------------------
+# --- routing is merging with a one-hot vector (Eq. 5, 8) --------------------------------------------------------------
 @pytest.mark.parametrize("chosen", [(0, 6), (3, 3), (6, 1)])
 def test_a_one_hot_pass_is_exactly_the_selected_expert(chosen):
     model, x = head().float(), randn(1, B, T, D).float()
