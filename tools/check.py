@@ -27,7 +27,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from mote.data import require_decoder  # noqa: E402
 from mote.datasets.folders import (  # noqa: E402
-    SPLITS,
+    SIDES,
     class_folders,
     find_folder,
     folders_of_videos,
@@ -129,7 +129,7 @@ def read_lists(folder: Path, options: argparse.Namespace, findings: Findings) ->
 def lists_to_read(folder: Path, options: argparse.Namespace) -> list[tuple[str, str]]:
     """(side, split) of each list that may be there: ("train", "1"), ..., ("val", "")."""
     wanted = []
-    for side in SPLITS:
+    for side in SIDES:
         if options.list and side != "val":       # a list alone is read as a test list
             continue
         splits = [options.split] if options.split else published_splits(folder, side, options.list)
@@ -146,7 +146,7 @@ def is_expected(folder: Path, side: str, split: str) -> bool:
     if found:
         return split in found
     # Without lists the classes are folders: those of all videos, or those of this side.
-    return needs_split(folder) or any((folder / name).is_dir() for name in SPLITS[side])
+    return needs_split(folder) or any((folder / name).is_dir() for name in SIDES[side])
 
 
 # --- files ----------------------------------------------------------------------------------------

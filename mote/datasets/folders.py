@@ -20,7 +20,6 @@ JPEG_ENDINGS = (".jpg", ".jpeg")
 # The names that a side has on disk, the most usual one first.
 SIDES = {"train": ("train",), "val": ("val", "validation", "validate", "test")}
 SIDE_NAMES = SIDES["train"] + SIDES["val"]
-SPLITS = SIDES                                                    # its former name
 Videos = list[tuple[str, int]]                                    # path, label
 
 
