@@ -81,7 +81,7 @@ class Config:
     clip_lr: float = option(3e-6, "peak rate of visual tower and logit scale; 0: frozen")
     weight_decay: float = option(0.2, "AdamW's, on every parameter, as the authors'")
     min_area: float = option(0.08, "smallest part of a frame in a random crop", above=0, most=1)
-    flip: bool = option(True, "horizontal flips; not where left and right are classes")
+    flip: bool = option(True, "horizontal flips; --no-flip if classes tell left from right")
     seed: int = option(0, "of everything random")
 
     eval_every: int = positive(1, "epochs between evaluations")
@@ -119,25 +119,25 @@ class Objective(nn.Module):
 
     def forward(self, frames: Tensor, labels_B: Tensor, expert_LE: Tensor,
                 merging_LE: Tensor) -> dict[str, Tensor]:
-        """uint8 frames (B, T, 3, h, w), labels, and each pass's expert weights -> {name: loss}."""
+        """uint8 frames (B, T, 3, h, w), labels, and each pass's mixing weights -> {name: loss}."""
         model = self.model
         classes_MD = model.finetune_classes
         scale = model.logit_scale.exp()
         losses = {}
-        e_BTD = model.frame_features(model.normalise(frames))                           # Eq. 1
+        e_BTD = model.frame_features(model.normalise(frames))                     # Eq. 1
 
         # First pass: the experts that were drawn, one per layer.
-        t_BTD = model.temporal_features(e_BTD, expert_LE)                               # Eq. 5
-        cosine_BM = model.similarity(e_BTD, t_BTD, classes_MD)                          # Eq. 2, 3
-        losses["L_TE"] = classification_loss(cosine_BM, labels_B, scale)                # Eq. 4
+        t_BTD = model.temporal_features(e_BTD, expert_LE)                         # Eq. 2: h; Eq. 5
+        cosine_BM = model.similarity(e_BTD, t_BTD, classes_MD)                    # Eq. 2: z; Eq. 3
+        losses["L_TE"] = classification_loss(cosine_BM, labels_B, scale)          # Eq. 4
         if not self.second_pass:
             return losses
 
         # Second pass, on the same frame features: all experts, merged at the drawn temperatures.
-        merged_BTD = model.temporal_features(e_BTD, merging_LE)                          # Eq. 7
-        merged_BM = model.similarity(e_BTD, merged_BTD, classes_MD)                     # Eq. 2, 3
-        losses["L_WMR"] = classification_loss(merged_BM, labels_B, scale)               # Eq. 8
-        losses["L_MSE"] = mse_loss(e_BTD + merged_BTD, e_BTD)       # Eq. 9, per frame: see mse_loss
+        t_merged_BTD = model.temporal_features(e_BTD, merging_LE)                 # Eq. 2: h; Eq. 7
+        merged_BM = model.similarity(e_BTD, t_merged_BTD, classes_MD)             # Eq. 2: z; Eq. 3
+        losses["L_WMR"] = classification_loss(merged_BM, labels_B, scale)         # Eq. 8
+        losses["L_MSE"] = mse_loss(e_BTD + t_merged_BTD, e_BTD)     # Eq. 9, per frame: see mse_loss
         return losses
 
 
@@ -148,9 +148,10 @@ def weighted_sum(losses: dict, config: Config):
 
 
 def draw_weights(config: Config, step: int, m: int) -> tuple[Tensor, Tensor]:
-    """Expert weights (L, E) of both passes: one-hot (Eq. 5), and merging at drawn tau (Eq. 7).
+    """Mixing weights (L, E) of both passes: one-hot (Eq. 5), and merging at drawn tau (Eq. 7).
 
-    m: the micro-batch's number in the global batch, so that no rank and no resume changes a draw.
+    m: the micro-batch's number in the global batch, 0 to ranks x accumulate - 1. 8 ranks draw what
+    one rank with --accumulate 8 draws, and a resumed run what it would have drawn.
     """
     generator = torch.Generator()
     generator.manual_seed(seed_of(config.seed, step, m))
@@ -241,7 +242,7 @@ def set_up(cfg: Config) -> Run:
     begin = run_folder.agree_on_start(begin)
     embeddings = embed_datasets(clip, tokenizer, tests, templates, ranks)
 
-    # The model. The untrained CLIP is tested before weights are loaded into its visual tower.
+    # The model. CLIP as it is, the table's first row, is tested before --init or --resume is read.
     torch.manual_seed(cfg.seed)
     temporal = TemporalTransformer(embeddings[cfg.data].shape[1], cfg.layers, cfg.experts)
     model = MoTE(clip.visual, temporal, embeddings[cfg.data], clip.logit_scale,

@@ -115,8 +115,8 @@ class TrainingClips(torch.utils.data.Dataset):
         index    of that video
         failed   the indices of those that could not be decoded, in whose place it stands
 
-    videos: (path, label) pairs. flip: not where left and right are classes. min_area: of a crop, as
-    a fraction of the frame. watch: `with watch(index):` stands around each decode (see
+    videos: (path, label) pairs. flip: False if classes tell left from right. min_area: of a crop,
+    as a fraction of the frame. watch: `with watch(index):` stands around each decode (see
     runtime/watched_loading.py).
     """
 

@@ -60,7 +60,7 @@ class MoTE(nn.Module):
         return encode_frames(self.visual, frames).float()
 
     def temporal_features(self, e_BTD: Tensor, weights_LE: Tensor | None = None) -> Tensor:
-        """t = h(e) of Eq. 2: (B, T, D) and the experts' weights (L, E) -> (B, T, D).
+        """t = h(e) of Eq. 2: (B, T, D) and mixing weights (L, E) -> (B, T, D).
 
         One-hot weights choose experts (Eq. 5), softmax weights merge them (Eq. 7). Without weights
         they are merged uniformly, as for every test (Eq. 6).
@@ -86,10 +86,10 @@ class MoTE(nn.Module):
 
     def forward(self, frames: Tensor, class_embeddings: Tensor, modulate: bool = True) -> Tensor:
         """Normalised frames (B, T, 3, h, w), unit class embeddings (N, D) -> cosines (B, N)."""
-        e_BTD = self.frame_features(frames)                                        # Eq. 1
-        t_BTD = self.temporal_features(e_BTD)                                      # Eq. 2, 6
-        rho_B = self.modulation(e_BTD, class_embeddings) if modulate else 1        # Eq. 11
-        return self.similarity(e_BTD, t_BTD, class_embeddings, rho_B)              # Eq. 3
+        e_BTD = self.frame_features(frames)                                    # Eq. 1
+        t_BTD = self.temporal_features(e_BTD)                                  # Eq. 2: h; Eq. 6
+        rho_B = self.modulation(e_BTD, class_embeddings) if modulate else 1    # Eq. 11: rho
+        return self.similarity(e_BTD, t_BTD, class_embeddings, rho_B)          # Eq. 11: z; Eq. 3
 
     # --- the same model with another temporal transformer -----------------------------------------
     def with_temporal(self, temporal: TemporalTransformer) -> "MoTE":

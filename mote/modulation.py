@@ -5,10 +5,10 @@ temporal feature counts.
     rho = exp(-(1 - M(y_t y_f^T)) / gamma) ,    z = e + rho t                       (paper Eq. 11)
 
 e is the mean of a view's frame features, t of its temporal features. y_f are the K class embeddings
-nearest to e among the classes of fine-tuning, y_t those among the test classes. M, "sequential
-maximum and average pooling", takes the best match of each test neighbour and averages over the test
-neighbours. The same classes on both sides give rho = 1. Far classes give rho near 0, and the video
-embedding falls back to e. Evaluation only; pure functions.
+nearest to e among the classes of fine-tuning, y_t those among the test classes. M(.), "sequential
+maximum and average pooling", takes the best match of each test neighbour and averages over them (it
+is not the number M below). The same classes on both sides give rho = 1. Far classes give rho near
+0, and the video embedding falls back to e. Evaluation only; pure functions.
 
 Dimension key   B clips (views)   D embedding   N test classes   M fine-tuning classes   K nearest
 Copy alone: needs torch only. Same numbers as the authors' code: tests/test_golden.py.
@@ -33,7 +33,7 @@ def nearest_classes(x_BD: Tensor, classes_ND: Tensor, k: int) -> Tensor:
 def class_similarity(
     x_BD: Tensor, test_ND: Tensor, finetune_MD: Tensor, k: int = NEIGHBOURS
 ) -> Tensor:
-    """M(y_t y_f^T) of Eq. 11: how alike are the classes near a clip, in both sets?
+    """M(y_t y_f^T) of Eq. 11: are a clip's nearest test classes like its nearest training classes?
 
     -> (B,), a cosine <= 1. x, the clip, may have any length; class embeddings have unit length.
     Float32, also under autocast. Raises ValueError for k < 1.

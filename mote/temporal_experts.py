@@ -7,12 +7,13 @@ The temporal transformer, its feed-forward layers mixtures of experts drawn at r
     second pass: w = softmax([1..E] / tau);  inference: w = 1/E                       (Eq. 7, 6)
 
 Only the feed-forward layers have experts; attention, norms and frame positions are shared. No gate
-is learned and no balance loss is needed: all frames of a batch go through the expert that was
-drawn, and the draw does not look at them. The experts lie stacked, (E, ...), so routing is merging
-with a one-hot vector: one forward(x, weights), no modes. L_TE (Eq. 4) gives an expert that was not
-drawn a gradient of zero, not None, so AdamW still decays it. So do the authors with L_WMR or L_MSE
-on; with both off, their experts have no gradient and AdamW passes them over. L_WMR (Eq. 8) gives
-every expert a gradient.
+is learned and no balance loss is needed: all frames of a micro-batch go through the expert that
+was drawn, and the draw does not look at them. The experts lie stacked, (E, ...), so routing is
+merging with a one-hot vector: one forward(x, weights), no modes.
+
+The second pass (Eq. 8, 9) gives every expert a gradient. Without it, an expert that was not drawn
+has the gradient zero: AdamW still decays it, and its momentum still moves it. There the authors'
+code differs: the gradient is None, and AdamW leaves that expert alone.
 
 Dimension key   B clips   T frames   D embedding   E experts (the paper's N)   F hidden
                 H attention heads   L layers
@@ -139,8 +140,8 @@ class Attention(nn.Module):
         self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
         self.in_proj_bias = nn.Parameter(torch.empty(3 * dim))
         self.out_proj = nn.Linear(dim, dim)
-        # TemporalTransformer initialises its blocks anew, in one go. Drawn here alone, these must
-        # not move the generator, or a seed would not give toyworld's published numbers.
+        # TemporalTransformer initialises its blocks again, in one go. What is drawn here, for use
+        # alone, must not move the generator: toyworld's published numbers would change.
         with torch.random.fork_rng(devices=[]):
             self.reset_parameters()
 
@@ -183,7 +184,7 @@ class Block(nn.Module):
 
 
 class TemporalTransformer(nn.Module):
-    """h of Eq. 2: frame features (B, T, D) and expert weights (L, E) -> temporal features.
+    """h of Eq. 2: frame features (B, T, D) and mixing weights (L, E) -> temporal features.
 
     Temporal features (B, T, D) are to be added to the frame features. The paper's sizes (Section
     4.1): L = 6 for ViT-L/14 (D = 768), 4 for ViT-B/16 (D = 512), E = 4. num_experts=1 is the plain
@@ -222,7 +223,7 @@ class TemporalTransformer(nn.Module):
             raise ValueError(f"{T} frames per clip, but the table of frame positions has "
                              f"{POSITIONS} rows")
         if len(weights_LE) != len(self.blocks):
-            raise ValueError(f"{len(self.blocks)} layers need as many rows of expert weights, "
+            raise ValueError(f"{len(self.blocks)} layers need as many rows of mixing weights, "
                              f"got {len(weights_LE)}")
         x = x + self.positions[:T]
         for block, weights_E in zip(self.blocks, weights_LE):
@@ -230,7 +231,7 @@ class TemporalTransformer(nn.Module):
         return x
 
     def uniform_weights(self) -> Tensor:
-        """Expert weights of the inference merge (Eq. 6): (L, E), all 1/E."""
+        """Mixing weights of the inference merge (Eq. 6): (L, E), all 1/E."""
         L, E = len(self.blocks), self.num_experts
         return torch.full((L, E), 1 / E, device=self.positions.device)
 

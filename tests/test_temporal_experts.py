@@ -444,7 +444,7 @@ def test_uniform_weights_are_one_over_e(L, E):
 
 @pytest.mark.parametrize("rows", [0, 1, 3])
 def test_expert_weights_for_another_number_of_layers_are_refused(rows):
-    with pytest.raises(ValueError, match=f"2 layers need as many rows of expert weights, got {rows}"):
+    with pytest.raises(ValueError, match=f"2 layers need as many rows of mixing weights, got {rows}"):
         head()(randn(1, B, T, D), torch.ones(rows, E))
 
 

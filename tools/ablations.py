@@ -71,7 +71,7 @@ class Passes(Objective):
     """`train.Objective`, two of its choices as methods: what L_TE runs through, what L_WMR is."""
 
     def routed(self, expert_LE: Tensor) -> list[Tensor]:
-        """The expert weights of each pass that L_TE is the mean of."""
+        """The mixing weights of each pass that L_TE is the mean of."""
         return [expert_LE]
 
     def merged_loss(self, z_BD: Tensor, drawn_BD: Tensor, labels_B: Tensor,
@@ -82,7 +82,7 @@ class Passes(Objective):
 
     def forward(self, frames: Tensor, labels_B: Tensor, expert_LE: Tensor,
                 merging_LE: Tensor) -> dict[str, Tensor]:
-        """As `Objective.forward`: uint8 frames, labels, expert weights -> {name: loss}."""
+        """As `Objective.forward`: uint8 frames, labels, mixing weights -> {name: loss}."""
         model = self.model
         scale = model.logit_scale.exp()
         losses = {}

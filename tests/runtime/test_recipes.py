@@ -31,6 +31,14 @@ def test_a_dataset_has_the_epochs_and_the_flips_of_the_paper(argv, epochs, flip)
     assert (config(*argv).epochs, config(*argv).flip) == (epochs, flip)
 
 
+@pytest.mark.parametrize("name", [*DATASETS, "k400", "mine"])
+def test_the_rate_of_every_recipe_reaches_its_peak_and_falls(name):
+    recipe = config("--data", name)
+    peak = train.learning_rate(recipe.warmup, 1.0, recipe.epochs, recipe.warmup)
+    last = train.learning_rate(recipe.epochs, 1.0, recipe.epochs, recipe.warmup)
+    assert recipe.warmup <= recipe.epochs / 2 and peak == 1.0 and abs(last) < 1e-12
+
+
 @pytest.mark.parametrize("name", [*DATASETS, "mine"])
 def test_a_folder_named_after_a_dataset_takes_no_recipe_of_it(tmp_path, monkeypatch, name):
     (tmp_path / name).mkdir()
