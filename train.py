@@ -128,7 +128,7 @@ class Objective(nn.Module):
 
         # First pass: the experts that were drawn, one per layer.
         t_BTD = model.temporal_features(e_BTD, expert_LE)                         # Eq. 2: h; Eq. 5
-        cosine_BM = model.similarity(e_BTD, t_BTD, classes_MD)                    # Eq. 2: z; Eq. 3
+        cosine_BM = model.similarity(e_BTD, t_BTD, classes_MD)        # float32     Eq. 2: z; Eq. 3
         losses["L_TE"] = classification_loss(cosine_BM, labels_B, scale)          # Eq. 4
         if not self.second_pass:
             return losses

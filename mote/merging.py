@@ -62,12 +62,16 @@ def merge_experts(state: dict[str, Tensor], name: str = "experts",
                   weights_E: Tensor | None = None) -> dict[str, Tensor]:
     """Merge the experts of any state dict (Eq. 6, or Eq. 7 with weights_E). -> a new state dict
 
-    name: the part of a parameter's path right before the experts (its first occurrence counts):
+    name: the part of a parameter's path that names the experts (its first occurrence counts):
         stacked     blocks.0.experts.up_weight (E, F, D)   -> blocks.0.experts.up_weight (F, D)
         numbered    mlp.experts.0.weight, mlp.experts.1.weight, ... (F, D)  -> mlp.experts.weight
     weights_E: (E,), the same for every layer; None for the plain average. All other tensors are
-    passed on as they are. Stacked tensors keep their names; for a `TemporalExperts(dim, 1)` add
-    the axis of experts, [None]. Do not merge twice: it may average over F.
+    passed on as they are. Stacked tensors keep their names: to load them into a layer of one
+    expert, TemporalExperts(dim, 1), give each the axis of experts, tensor[None], and call the layer
+    with weights_E = torch.ones(1).
+    Two traps. A number right behind name is an expert's: where it is a layer's, as in a ModuleList
+    of layers called "experts", merge with name="experts.0", then "experts.1". And do not merge
+    twice: where F = D, stacked tensors would be averaged over F without a word.
     Raises ValueError where no path has that part, where experts are missing or differ in number or
     shape, and for a tensor of whole numbers, which has no average.
 
@@ -162,18 +166,20 @@ def classification_loss(cosine_BN: Tensor, labels_B: Tensor, logit_scale: Tensor
     """L of Eq. 3: (B, N), (B,) -> (). L_TE (Eq. 4) of drawn experts, L_WMR (Eq. 8) of merged ones.
 
     logit_scale is the factor, exp(CLIP's parameter), about 100 after pre-training. The paper does
-    not write it, and the authors' code never clamps it. Without it, a softmax over cosines in
-    [-1, 1] could hardly leave 1/N. Float32, also under autocast.
+    not write it, and the authors' code never clamps it. Without it, no class of 400 could reach a
+    probability above 0.02, since cosines are in [-1, 1]. For logits of a linear layer in place of
+    cosines it is torch.ones(()). Float32, also under autocast.
     """
     return F.cross_entropy(logit_scale.float() * cosine_BN.float(), labels_B)
 
 
 def mse_loss(merged_BTD: Tensor, frame_features_BTD: Tensor) -> Tensor:
-    """L_MSE: features of the merged pass (frame + temporal) stay near the frame features. -> ()
+    """L_MSE: features of the merged pass, e + h(e), stay near the frame features e. -> ()
 
-    This is the form of the authors' code: the mean over all B T D numbers, before pooling, the
-    target not detached. Since merged = frame + temporal, it is mean(temporal^2), and its gradient
-    reaches the frame features only through the temporal transformer. Eq. 9 pools over frames first
+    h(e) is all that the temporal transformer gives out, its input included, and Eq. 2 adds e once
+    more: in a transformer of your own, pass input + output. This is the form of the authors' code:
+    the mean over all B T D numbers, before pooling, the target not detached. So it is mean(h(e)^2),
+    and its gradient reaches e only through the temporal transformer. Eq. 9 pools over frames first
     and takes the squared norm, a sum over D: read literally, eta = 0.1 would weigh it up to D times
     more (512 or 768).
     """

@@ -9,7 +9,8 @@ The temporal transformer, its feed-forward layers mixtures of experts drawn at r
 Only the feed-forward layers have experts; attention, norms and frame positions are shared. No gate
 is learned and no balance loss is needed: all frames of a micro-batch go through the expert that
 was drawn, and the draw does not look at them. The experts lie stacked, (E, ...), so routing is
-merging with a one-hot vector: one forward(x, weights), no modes.
+merging with a one-hot vector: one forward(x, weights), no modes. A training step runs both passes
+on the same batch and labels, adds their losses (Eq. 10, merging.py), and goes backward once.
 
 The second pass (Eq. 8, 9) gives every expert a gradient. Without it, an expert that was not drawn
 has the gradient zero: AdamW still decays it, and its momentum still moves it. There the authors'
@@ -54,7 +55,7 @@ def routing_probabilities(num_experts: int, routing: str = "multinomial") -> Ten
 
 def draw_experts(num_layers: int, num_experts: int, generator: torch.Generator,
                  routing: str = "multinomial") -> Tensor:
-    """One expert per layer, as one-hot weights (L, E), for all clips of a micro-batch (Eq. 5)."""
+    """One expert per layer, as one-hot weights (L, E), for all clips of one forward (Eq. 5)."""
     chance_E = routing_probabilities(num_experts, routing)
     if num_layers == 0:
         return torch.zeros(0, num_experts)
@@ -72,17 +73,18 @@ def quick_gelu(x: Tensor) -> Tensor:
 class TemporalExperts(nn.Module):
     """E feed-forward networks D -> F -> D, used as a weighted sum of their weights (Eq. 5-7).
 
-    It stands in for the feed-forward layer of any transformer, whose block must pass one argument
-    more: how much each expert counts, the layer's row of (L, E). hidden is F, 4 D by default, and
-    activation is what lies between the two projections. It initialises itself as the paper does.
+    It replaces the feed-forward layer of any transformer. The block hands it one argument more,
+    weights_E (E,), how much each expert counts: the layer's row of the (L, E) that draw_experts or
+    draw_merging_weights returns. hidden is F, 4 D by default, and activation is what lies between
+    the two projections. It initialises itself as the paper does.
     Raises ValueError for a size below 1.
 
     >>> layer = TemporalExperts(dim=8, num_experts=3)
     >>> x = torch.zeros(2, 5, 8)                                  # 2 clips of 5 frames
-    >>> generator = torch.Generator().manual_seed(0)              # one for a run; draw at each step
+    >>> generator = torch.Generator().manual_seed(0)              # of a run: draw at each forward
     >>> layer(x, draw_experts(1, 3, generator)[0]).shape          # training, first pass, Eq. 5
     torch.Size([2, 5, 8])
-    >>> from mote.merging import draw_merging_weights
+    >>> from mote.merging import draw_merging_weights             # a copy: from merging import ...
     >>> layer(x, draw_merging_weights(1, 3, generator)[0]).shape  # training, second pass, Eq. 7
     torch.Size([2, 5, 8])
     >>> layer(x, torch.full((3,), 1 / 3)).shape                   # inference, Eq. 6

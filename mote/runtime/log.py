@@ -51,7 +51,7 @@ def log_line(step: int, batches: MicroBatches, loss: float, terms: dict[str, flo
              optimizer: torch.optim.Optimizer, speed: str) -> str:
     """One line of the log, as the README explains it.
 
-    step: how many are done. loss: L_ALL of Eq. 10. terms: {name: mean} of its terms. speed: the
+    step: how many are done. loss: the weighted sum of the terms. terms: {name: mean}. speed: the
     text of `Meter.read`. The rates are those of the last step, a parameter group each: CLIP, then
     the temporal transformer; a frozen part has none.
     """
@@ -78,15 +78,16 @@ class Meter:
     """Means of the losses, clips/s and the share of time spent waiting, since they were read.
 
     A rank sums its own losses; ranks exchange them only in `state` and `read`, not at each step.
-    passes counts micro-batches of all ranks: each has the same number of clips, so a mean over
-    passes is a mean over clips. Refused steps are not added.
+    passes counts the micro-batches of all ranks that had a loss: each has the same number of clips,
+    so a mean over passes is a mean over clips. It is counted by name, since a resumed run may have
+    a loss that its checkpoint had not. Refused steps are not added.
     """
 
     def __init__(self, ranks: Ranks, resumed: dict | None = None):
         """resumed: a checkpoint, with what `state` gave it: the means go on from there."""
         state = loss_state(resumed)
         self.world_size = ranks.world_size
-        self.passes = state["passes"]
+        self.passes = dict(state["passes"])
         self.means = state["means"]
         self.sums = dict(state["sums"]) if ranks.first else {}                # of all ranks
         self.restart()
@@ -114,7 +115,7 @@ class Meter:
         for name, column in zip(losses[0], zip(*numbers)):
             # fsum: float32 numbers add up to the same, in whatever order they come.
             self.sums[name] = math.fsum([self.sums.get(name, 0.0), *column])
-        self.passes += len(losses) * self.world_size
+            self.passes[name] = self.passes.get(name, 0) + len(losses) * self.world_size
         self.clips += clips
 
     def state(self) -> dict:
@@ -128,7 +129,7 @@ class Meter:
         for sums in everyones:
             names |= dict.fromkeys(sums)
         sums = {name: math.fsum(one.get(name, 0.0) for one in everyones) for name in names}
-        return {"sums": sums, "passes": self.passes, "means": self.means}
+        return {"sums": sums, "passes": dict(self.passes), "means": self.means}
 
     def read(self) -> tuple[dict[str, float], str]:
         """The means over all ranks and "clips/s  data wait"; then begin anew. All ranks call it.
@@ -138,9 +139,9 @@ class Meter:
         """
         if self.passes:                                          # else every step was refused
             sums = self.state()["sums"]
-            self.means = {name: one / self.passes for name, one in sums.items()}
+            self.means = {name: sums[name] / passes for name, passes in self.passes.items()}
         self.sums = {}
-        self.passes = 0
+        self.passes = {}
         seconds = time.perf_counter() - self.since
         speed = (f"{self.clips * self.world_size / seconds:.0f} clips/s  "
                  f"data wait {100 * self.waited / seconds:.0f} %")
@@ -149,10 +150,16 @@ class Meter:
 
 
 def loss_state(checkpoint: dict | None) -> dict:
-    """What `Meter.state` gave a checkpoint; older ones have three numbers without names."""
-    state = (checkpoint or {}).get("meter") or {"sums": {}, "passes": 0, "means": {}}
+    """What `Meter.state` gave a checkpoint, and what it gave older ones, in today's form.
+
+    Older ones have one number of passes for all losses; the oldest, losses without names.
+    """
+    state = (checkpoint or {}).get("meter") or {"sums": {}, "passes": {}, "means": {}}
     named = dict(state)
     for key in ("sums", "means"):
         if not isinstance(state[key], dict):
             named[key] = dict(zip(FIRST_LOSSES, state[key]))
+    if isinstance(state["passes"], int):
+        counted = named["sums"] if state["passes"] else {}
+        named["passes"] = dict.fromkeys(counted, state["passes"])
     return named

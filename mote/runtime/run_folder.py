@@ -194,9 +194,11 @@ def check_resumed(resumed: dict, **now) -> None:
     if variant and "variant" not in now:
         raise ValueError(f"--resume: a run of tools/ablations.py {variant}: go on with that")
     for name, value in now.items():
-        if resumed.get(name) != value:
-            raise ValueError(f"--resume: the checkpoint was trained with another {name}: "
-                             "start a new run")
+        before = resumed.get(name)
+        if before != value:
+            values = f" ({before}, now {value})" if isinstance(value, int | float) else ""
+            raise ValueError(f"--resume: the checkpoint was trained with another {name}{values}: "
+                             "give the same, or start a new run")
 
 
 def check_start(start: Start, about: dict, last_step: int) -> None:

@@ -59,7 +59,7 @@ def test_means_are_the_same_bit_for_bit_wherever_a_run_is_saved_and_gone_on(step
     means = dict(zip(NAMES, [one / (len(steps) * ranks) for one in exact]))
     assert all(meter.means == means and list(meter.means) == list(NAMES) for meter in meters)
     assert all(returned == means for returned, _ in read)
-    assert all(meter.state()["sums"] == {} and meter.state()["passes"] == 0 for meter in meters)
+    assert all(meter.state()["sums"] == {} and meter.state()["passes"] == {} for meter in meters)
 
 
 def test_the_means_are_the_same_on_another_number_of_ranks():
@@ -99,9 +99,9 @@ def test_a_run_of_one_loss_has_one_mean():
 
 # --- checkpoints whose losses have no names -------------------------------------------------------
 def without_names(state: dict) -> dict:
-    """What older checkpoints kept of a meter: lists of three. Before the first step they held zeros."""
+    """What older checkpoints kept of a meter: lists of three, one count. Before the first step they held zeros."""
     lists = {key: list(state[key].values()) or [0.0] * 3 for key in ("sums", "means")}
-    return {**state, **lists}
+    return {**lists, "passes": max(state["passes"].values(), default=0)}
 
 
 @given(st.tuples(numbers, numbers, numbers), st.tuples(losses, losses, losses), st.integers(0, 9), st.booleans())
@@ -119,13 +119,21 @@ def test_a_meter_whose_sums_have_no_names_goes_on_to_the_same_means(sums, step, 
         assert list(means[0].values()) == [one / passes for one in sums]
 
 
+def test_a_loss_that_the_checkpoint_had_not_is_a_mean_over_its_own_passes():
+    before = log.Meter(ALONE)
+    before.add([{"L_TE": torch.tensor(1.0)}] * 3, 1)
+    meter = log.Meter(ALONE, {"meter": before.state()})
+    meter.add([{"L_TE": torch.tensor(5.0), "L_WMR": torch.tensor(2.0)}], 1)
+    assert meter.read()[0] == {"L_TE": 2.0, "L_WMR": 2.0}
+
+
 def test_a_run_goes_on_from_a_checkpoint_whose_losses_have_no_names(straight, job, tmp_path, monkeypatch):
     flags = [*job, str(tmp_path), "--save-every", "2"]
     with monkeypatch.context() as patch, pytest.raises(Killed):
         in_forward(patch, killed, 6)                             # step 4 is saved, in the middle of an epoch
         train.main(flags)
     saved = read_checkpoint(tmp_path / "step_4.pt")
-    assert saved["meter"]["passes"] == 1 and list(saved["meter"]["sums"]) == list(NAMES)
+    assert saved["meter"]["passes"] == dict.fromkeys(NAMES, 1) and list(saved["meter"]["sums"]) == list(NAMES)
     for name in ("step_4.pt", "last.pt"):
         save_checkpoint(tmp_path / name, {**saved, "meter": without_names(saved["meter"])})
     train.main(flags)
@@ -134,7 +142,7 @@ def test_a_run_goes_on_from_a_checkpoint_whose_losses_have_no_names(straight, jo
 
 
 def test_a_checkpoint_without_a_meter_starts_at_nothing():
-    assert log.Meter(ALONE, {"step": 3}).state() == log.Meter(ALONE).state() == {"sums": {}, "passes": 0, "means": {}}
+    assert log.Meter(ALONE, {"step": 3}).state() == log.Meter(ALONE).state() == {"sums": {}, "passes": {}, "means": {}}
 
 
 # --- speed, and the lines -------------------------------------------------------------------------

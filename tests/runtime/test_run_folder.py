@@ -149,7 +149,7 @@ def test_an_evaluation_that_is_recorded_is_not_repeated_after_a_kill(job, tmp_pa
 # --- going on -------------------------------------------------------------------------------------
 @pytest.mark.parametrize("flags, words", [
     (["--epochs", "1"], "step 6 of the checkpoint is past the 3 steps of --epochs 1"),
-    (["--batch", "2"], "trained with another batch"), ([], "there are checkpoints in")])
+    (["--batch", "2"], "trained with another batch (4, now 2)"), ([], "there are checkpoints in")])
 def test_a_resume_that_cannot_go_on_is_one_line(straight, job, tmp_path, capsys, flags, words):
     (tmp_path / "last.pt").write_bytes((straight / "last.pt").read_bytes()[:None if flags else 5000])
     with pytest.raises(SystemExit) as stopped:
