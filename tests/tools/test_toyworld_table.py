@@ -62,7 +62,7 @@ def add(file, *runs) -> str:
     ([], (0.5, 0.1), (3e-3, 4e-4)),
     (["--experts", "1"], (0, 0), (3e-3, 4e-4)),
     (["--experts", "1", "--weight-mse", "0.1"], (0, 0.1), (3e-3, 4e-4)),
-    (["--weight-merged", "0.25", "--weight-mse", "0.75", "--lr", "0.5", "--clip-lr", "0.125"], (0.25, 0.75), (0.5, 0.125)),
+    (["--weight-merged", "0.3", "--weight-mse", "0.7", "--lr", "0.5", "--clip-lr", "0.2"], (0.3, 0.7), (0.5, 0.2)),
 ])
 def test_a_line_has_the_weights_and_rates_of_its_run(make_run, file, flags, weights, rates):
     add(file, make_run(*flags))
