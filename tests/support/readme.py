@@ -1,9 +1,10 @@
-"""README.md, as text; what a cell of its tables of results may say."""
+"""README.md and docs/results.md, as text; what a cell of the tables of results may say."""
 import re
 
 from support.places import ROOT
 
 README = (ROOT / "README.md").read_text()
+RESULTS = (ROOT / "docs/results.md").read_text()
 
 
 def is_accounted_for(cell: str) -> bool:

@@ -149,8 +149,8 @@ def table(lines: list[dict]) -> str:
             cells = [cell([run["results"][row][data] for run in runs]) for data in untrained]
             rows.append([words.format(name), seeds[name], *cells])
 
-    conditions = f"torch {first['torch']}, {first['machine']}, {first['threads'] or 'default'} "
-    conditions += f"threads, {dates_of(lines)}."
+    threads = f"--threads {first['threads']}"
+    conditions = f"torch {first['torch']}, {first['machine']}, {threads}, {dates_of(lines)}."
     if len(set(seeds.values())) == 1:
         rows = [[row[0], *row[2:]] for row in rows]
         conditions = f"Seeds {seeds_of(lines)}; {conditions}"
