@@ -49,7 +49,7 @@ def header(ranks: Ranks, about: dict, optimizer: torch.optim.Optimizer, train: D
 
 def log_line(step: int, batches: MicroBatches, loss: float, terms: dict[str, float],
              optimizer: torch.optim.Optimizer, speed: str) -> str:
-    """One line of the log, as the README explains it.
+    """One line of the log, as docs/reliability.md explains it.
 
     step: how many are done. loss: the weighted sum of the terms. terms: {name: mean}. speed: the
     text of `Meter.read`. The rates are those of the last step, a parameter group each: CLIP, then

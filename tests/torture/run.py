@@ -5,7 +5,7 @@ out is compared.
     python tests/torture/run.py                          # all: an hour on two cores, half the soak
     python tests/torture/run.py kills poisons            # some
     python tests/torture/run.py --quick                  # a few of each, minutes, nothing kept: CI
-    python tests/torture/run.py --table                  # the newest rows, as in README.md
+    python tests/torture/run.py --table                  # as in docs/reliability.md
 
 A row per torture: how many trials, how many of them failed, and the first that did. Rows are
 printed, and appended to results/torture.jsonl. Real videos are taken from --videos or

@@ -6,7 +6,7 @@ What mote costs, beside CLIP itself and beside what one would use in its place. 
     python tools/bench/speed.py loader --video FILE            # without it, of $MOTE_TEST_VIDEOS
     python tools/bench/speed.py --device cuda --clips 16       # the same; and bf16, clips/s, MFU
     python tools/bench/speed.py --quick                        # does it run? tiny, nothing kept
-    python tools/bench/speed.py --table                        # the newest rows, as in README.md
+    python tools/bench/speed.py --table                        # as in docs/speed.md
 
 Each row is printed with the seconds that it comes from, and appended to results/speed.jsonl.
 
