@@ -5,6 +5,7 @@ For video files and folders of JPEGs written here, and for damaged ones of every
 frame t has brightness 20 + 4 t, so that the index of a frame can be read off it; against ffmpeg's own decoding; and,
 where $MOTE_TEST_VIDEOS is set, on real files of seven codecs and containers.
 """
+import platform
 import shutil
 import subprocess
 
@@ -114,6 +115,19 @@ def test_an_avi_with_b_frames_gives_the_frames_asked_for(tmp_path):
     assert min((frames[-1].float() - right[i].float()).abs().mean() for i in (-1, -2)) < 0.1
     for indices in ([30], [3, 17, 40], [48, 20]):
         assert_close(decode(file, lambda n: np.array(indices)), right[indices], atol=2, rtol=0)    # noqa: B023
+
+
+@needs_ffmpeg
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="decord has no wheel for this machine")
+def test_decord_and_torchcodec_agree_within_two_levels(tmp_path):
+    """The authors' decoder and ours, on 8-bit H.264 with B-frames: docs/differences.md says so."""
+    decord = pytest.importorskip("decord")
+    file = tmp_path / "x.mp4"
+    subprocess.run("ffmpeg -v error -f lavfi -i testsrc2=size=320x240:rate=25:duration=2 -threads 1 -c:v libx264 "
+                   "-pix_fmt yuv420p -g 12 -bf 2".split() + [file], check=True)
+    indices = np.array([0, 7, 20, 33, 49])
+    theirs = torch.from_numpy(decord.VideoReader(str(file), num_threads=1).get_batch(indices).asnumpy())
+    assert_close(decode(file, lambda n: indices), theirs.permute(0, 3, 1, 2), atol=2, rtol=0)
 
 
 # --- what cannot be decoded ------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """
 What is installed is what stands in mote/: a wheel is built, installed in a folder of its own, and used from there.
 
-Without a network, and from a copy: a build leaves build/ and mote.egg-info beside the sources.
+Without a network, and from a copy: a build leaves build/ and mote_video.egg-info beside the sources.
 """
 import shutil
 import subprocess
@@ -48,7 +48,7 @@ def install(sources: Path, folder: Path) -> Path:
     build = ["wheel", str(sources), "--no-deps", "--no-index", "--no-build-isolation", "-w", str(wheels)]
     subprocess.run([*PIP, *build], check=True, cwd=folder)
 
-    wheel, = wheels.glob("mote-*.whl")
+    wheel, = wheels.glob("mote_video-*.whl")
     put = ["install", str(wheel), "--no-deps", "--no-index", "--target", str(installed)]
     subprocess.run([*PIP, *put], check=True, cwd=folder)
     return installed
