@@ -30,10 +30,10 @@ from mote.runtime.checkpoints import save_checkpoint
 from mote.runtime.options import flag
 
 COMMANDS = list(dict.fromkeys(command for text in PAGES.values() for command in commands(text)))
-RUN_HERE = [command for command in COMMANDS if not command.startswith(("make ", "sbatch "))]
+RUN_HERE = [command for command in COMMANDS if not command.startswith(("make ", "sbatch ", "pip "))]
 SCRIPTS = {"eval.py", "train.py", "tools/toyworld/pretrain.py", "tools/picture.py", "tools/toyworld/table.py",
            "tools/check.py", "tools/prepare.py", "tools/convert.py", "tools/compare.py", "tools/bench/speed.py",
-           "tools/doctor.py", "tests/torture/run.py"}
+           "tools/doctor.py", "tools/size.py", "tests/torture/run.py"}
 TINY = ["--backbone", "toyworld", "--pretrained", "toyworld", "--threads", "1", "--workers", "0", "--device", "cpu"]
 # Command -> the page that must show what it prints. None: whichever page has the command.
 TABLES = {"python tools/bench/speed.py --table": "docs/speed.md",
@@ -88,6 +88,9 @@ def test_every_command_is_known_to_these_tests():
     for command in COMMANDS:
         if command.startswith("sbatch "):
             assert command in PAGES["docs/clusters.md"]                       # test_clusters.py runs its script
+        if command.startswith("pip "):                                        # .ci/run's make does, with the extras
+            assert command == "pip install -e ."
+            assert 'pip install --quiet -e ".[dev]"' in (ROOT / "Makefile").read_text()
 
 
 @pytest.mark.parametrize("command", RUN_HERE)

@@ -9,7 +9,7 @@ import io
 import re
 
 import pytest
-from support.pages import block_after, blocks, commands
+from support.pages import block_after, blocks, commands, parse_command
 from support.readme import README
 
 import eval as evaluation
@@ -57,3 +57,10 @@ def test_the_demo_gives_the_numbers_shown_within_the_spread_stated(tmp_path, mon
     for here, there in zip(got[2:], shown[2:], strict=True):
         pairs = zip(re.findall(r"[\d.]+", here), re.findall(r"[\d.]+", there), strict=True)
         assert all(abs(float(a) - float(b)) <= SPREAD for a, b in pairs if "." in a)
+
+    command, = (command for command in commands(README) if "--video data/toyworld" in command)
+    evaluation.main(parse_command(command).args)
+    got, shown = capsys.readouterr().out, block_after(README, command.partition(" --classes")[0])
+    classes = [[line.rpartition("   ")[2] for line in text.splitlines()] for text in (got, shown)]
+    assert classes[0][0] == classes[1][0] and set(classes[0]) == set(classes[1])          # the heading; the classes
+    assert classes[0][1] == classes[1][1] == "star moving left"

@@ -43,16 +43,17 @@ def block_after(text: str, command: str) -> str:
 
 
 def commands(text: str) -> list[str]:
-    """The commands in a page's sh blocks. A line that ends in a backslash goes on in the next one.
+    """The commands in a page's sh blocks, without comments. A line that ends in a backslash goes on in the next one.
 
-    >>> commands("```sh\\nmake demo\\npython a.py \\\\\\n    --b c\\n```")
+    >>> commands("```sh\\nmake demo    # minutes\\npython a.py \\\\\\n    --b c\\n```")
     ['make demo', 'python a.py --b c']
     """
     lines: list[str] = []
     for kind, content in blocks(text):
         if kind == "sh":
             joined = re.sub(r" *\\\n *", " ", content)
-            lines += [line.strip() for line in joined.splitlines() if line.strip()]
+            bare = [re.sub(r" +# .*$", "", line).strip() for line in joined.splitlines()]
+            lines += [line for line in bare if line]
     return lines
 
 
