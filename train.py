@@ -2,8 +2,8 @@
 Train MoTE: CLIP's visual tower and a temporal transformer of experts, on a folder of videos.
 
     python train.py                                    # toyworld: generated videos; CPU, minutes
-    python train.py --data k400 --data-root DIR --accumulate 8                    # one GPU
-    torchrun --nproc-per-node 8 train.py --data k400 --data-root DIR              # many
+    torchrun --nproc-per-node 3 train.py --data k400 --data-root DIR              # GPUs, as theirs
+    python train.py --data k400 --data-root DIR --accumulate 3                    # one GPU
 
 Read from the top: the configuration; a training step in the order of the paper's Figure 2, frames
 -> frame features -> temporal features -> video embedding -> cosine -> losses (`Objective`); the

@@ -2,7 +2,7 @@
 What on this machine keeps train.py from running, makes it slow, or is too small; what to do.
 
     python tools/doctor.py                                              # the machine: seconds
-    python tools/doctor.py --data k400 --data-root DIR --accumulate 8   # and what a training needs
+    python tools/doctor.py --data k400 --data-root DIR --accumulate 3   # and what a training needs
     python tools/doctor.py --ranks 8 --data k400 --data-root DIR        # under torchrun, 8 ranks
 
 Takes every option of train.py: put it in the place of train.py, and --ranks 8 in the place of

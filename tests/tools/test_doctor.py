@@ -426,13 +426,16 @@ def test_memory_is_extrapolated_to_the_batch_and_compared_with_what_is_free(find
         "ok    memory: 1 x 33 clips take 17.0 GB, extrapolated from 1.0 GB for one, 1.5 GB for two; 100.0 GB free"]
     assert find(step_memory.memory, "--batch", "2") == ["ok    memory: 1 x 2 clips take 1.5 GB; 100.0 GB free"]
     measured(monkeypatch, 1 * 10**9, 15 * 10**8, 10 * 10**9)
-    assert find(step_memory.memory, "--batch", "32")[0].endswith("10.0 GB free -> --accumulate 2")  # 16: 8.5 GB
+    assert find(step_memory.memory, "--batch", "32")[0].endswith(
+        "10.0 GB free -> --checkpoint-activations, or --accumulate 2")          # 16: 8.5 GB
     shared, alone = (find(step_memory.memory, "--batch", "32", ranks=2, device=torch.device(kind))[0] for kind in
                      ("cpu", "cuda"))
-    assert shared.startswith("WRONG memory: 2 x 16 clips take 17.0 GB") and shared.endswith("-> --accumulate 2")
+    assert shared.startswith("WRONG memory: 2 x 16 clips take 17.0 GB") and shared.endswith(", or --accumulate 2")
     assert alone.startswith("ok    memory: 1 x 16 clips take 8.5 GB")                      # GPUs have a memory each
     measured(monkeypatch, 12 * 10**9, 12 * 10**9, 10 * 10**9)
-    assert find(step_memory.memory)[0].endswith("-> --checkpoint-activations, fewer --frames, or a smaller --backbone")
+    smaller = "fewer --frames, or a smaller --backbone"
+    assert find(step_memory.memory)[0].endswith(f"free -> --checkpoint-activations, or {smaller}")
+    assert find(step_memory.memory, "--checkpoint-activations")[0].endswith(f"free -> {smaller}")
 
 
 @given(st.integers(1, 8), st.integers(1, 40), st.integers(1, 6), st.integers(1, 99), st.integers(0, 99),
@@ -447,7 +450,7 @@ def test_the_accumulation_advised_fits_and_none_smaller_does(ranks, part, accumu
 
     def fits(n: int) -> bool:
         return batch % (ranks * n) == 0 and one + more * (batch / ranks / n - 1) <= 0.9 * room
-    advised = lines[0].partition("-> --accumulate ")[2]
+    advised = lines[0].partition("or --accumulate ")[2]
     assert lines[0].startswith("ok" if fits(accumulate) else "WRONG")
     if advised:
         assert fits(int(advised)) and not any(fits(n) for n in range(1, int(advised)))

@@ -105,10 +105,20 @@ def memory(options: Namespace) -> Findings:
     if share > 2:
         found += f", extrapolated from {size(one)} for one, {size(peaks[-1])} for two"
     found += f"; {size(free)} free"
-    advice = "--checkpoint-activations, fewer --frames, or a smaller --backbone"
+    yield Finding(accumulate in fits, found, remedy(options.config.checkpoint_activations, fits))
+
+
+def remedy(checkpoints: bool, fits: list[int]) -> str:
+    """What to do about a batch that does not fit. fits: the numbers of micro-batches that would.
+
+    Checkpointing comes first: it changes no number, but more micro-batches draw experts more often.
+    """
+    remedies = [] if checkpoints else ["--checkpoint-activations"]
     if fits:
-        advice = f"--accumulate {fits[0]}"
-    yield Finding(accumulate in fits, found, advice)
+        remedies.append(f"--accumulate {fits[0]}")
+    else:
+        remedies += ["fewer --frames", "a smaller --backbone"]
+    return ", or ".join(remedies)
 
 
 def measure(clips: int, arguments: list[str]) -> subprocess.CompletedProcess:
