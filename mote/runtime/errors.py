@@ -22,7 +22,7 @@ from collections.abc import Iterator
 
 import torch.distributed as dist
 
-from .ranks import stop
+from .ranks import print_line, stop
 
 # What torch says of peers that are lost.
 GONE = re.compile("gloo|NCCL|Connection (closed|reset)|Broken pipe|Timed out|store")
@@ -61,7 +61,7 @@ def one_line_errors(script: str) -> Iterator[None]:
 
 def report(line: str) -> None:
     """Print a line to stderr, at once: torchrun may kill this process soon."""
-    print(line, file=sys.stderr, flush=True)
+    print_line(line, sys.stderr)
 
 
 def report_mistake(script: str, error: Exception) -> None:

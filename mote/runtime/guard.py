@@ -218,4 +218,4 @@ class BadVideos:
         """
         if len(self.known) > MAX_BAD * self.distinct:
             raise ValueError(f"{len(self.known)} of {self.distinct} training videos are "
-                             f"undecodable: over {MAX_BAD:.0%}")
+                             f"undecodable: over {MAX_BAD:.0%}; tools/check.py names them")

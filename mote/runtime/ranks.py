@@ -9,8 +9,10 @@ and from ranks that meet the addresses of dead ones after a restart (`start`). A
 torchrun ends the others (errors.py says so in one line). Not part of the paper.
 """
 import os
+import sys
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TextIO
 
 import torch
 import torch.distributed as dist
@@ -42,7 +44,19 @@ class Ranks:
     def say(self, text: str) -> None:
         """Print, on the first rank alone."""
         if self.first:
-            print(text, flush=True)
+            print_line(text, sys.stdout)
+
+
+def print_line(text: str, stream: TextIO) -> None:
+    """Print at once. A reader that has gone must not end a run.
+
+    `| tee` goes at a Ctrl-C that the run itself only notes: what is printed from then on goes to
+    nobody, and the run can save.
+    """
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 # --- before there is a process group --------------------------------------------------------------

@@ -378,11 +378,11 @@ def finish(ranks: Ranks, out: Path, untrained: dict[str, float], results: dict[s
     rows = {"untrained CLIP, frames averaged": untrained,
             "trained": trained,
             "trained, with modulation": modulated}
-    if ranks.first:
-        print(f"\n{table(rows)}")
-        for name, result in results.items():
-            if result["failed"]:
-                print(f"{name}: of {result['decoded']} videos; "
+    ranks.say(f"\n{table(rows)}")
+    for name, result in results.items():
+        if result["failed"]:
+            ranks.say(f"{name}: of {result['decoded']} videos; "
                       f"{len(result['failed'])} more could not be decoded")
+    if ranks.first:
         (out / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
     return rows

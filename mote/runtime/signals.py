@@ -40,7 +40,6 @@ class Stop:
 
     def leave(self, step: int, ranks: Ranks, out: Path) -> None:
         """Exit with the status of a process that SIGTERM ended, as schedulers expect it."""
-        if ranks.first:
-            reason = self.came or "signal to another rank"
-            print(f"{reason}: saved at step {step}; --out {out} --resume auto goes on", flush=True)
+        reason = self.came or "signal to another rank"
+        ranks.say(f"{reason}: saved at step {step}; --out {out} --resume auto goes on")
         raise SystemExit(128 + signal.SIGTERM)

@@ -1,9 +1,13 @@
 """
 Ranks find each other, also after torchrun has restarted them. What they compute together: tests/scripts/test_train.py.
 """
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.distributed as dist
+from support.places import ROOT
 
 from mote.runtime import ranks
 from mote.runtime.ranks import Ranks
@@ -28,3 +32,21 @@ def test_ranks_that_torchrun_restarts_get_a_store_of_their_own_where_they_are_al
         assert (more["rank"], more["world_size"]) == (1, 2) and not more["store"].check(["address"])
         more["store"].set("address", "mine")
         assert store.check([f"restart {count}/address"])
+
+
+def test_a_run_whose_log_nobody_reads_any_more_goes_on(tmp_path):
+    """As when Ctrl-C ends tee: the first line is read, then the pipe is closed."""
+    script = ("import os, sys, pathlib\n"
+              "from mote.runtime.errors import report\n"
+              "from mote.runtime.ranks import find_ranks\n"
+              "ranks = find_ranks('cpu', 1)\n"
+              "ranks.say('first')\n"
+              "sys.stdin.read()\n"
+              "ranks.say('second'); ranks.say('third'); report('fourth')\n"
+              "pathlib.Path(sys.argv[1]).write_text('saved')\n")
+    child = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "file")], stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+    assert child.stdout.readline() == "first\n"
+    child.stdout.close()
+    child.stdin.close()
+    assert child.wait() == 0 and (tmp_path / "file").read_text() == "saved"
