@@ -265,6 +265,7 @@ def embedding(d: Drawing) -> None:
     d.box(604, 428, 768, 488, "test", TINTS["test"])
     d.text(686, 453, "Modulation", "name", "middle")
     d.text(686, 476, "mote/modulation.py", "file", "middle")
+    d.text(686, 508, "compares N and M classes", "note", "middle")
     d.branch("test", (E_X, 398), (686, 398), (686, 428))
     d.branch("test", (Y_X, 458), (768, 458))
     d.arrow("test", (604, 458), (564, 458))
