@@ -2,7 +2,7 @@
 Train MoTE: CLIP's visual tower and a temporal transformer of experts, on a folder of videos.
 
     python train.py                                    # toyworld: generated videos; CPU, minutes
-    torchrun --nproc-per-node 3 train.py --data k400 --data-root DIR              # GPUs, as theirs
+    torchrun --nproc-per-node 3 train.py --data k400 --data-root DIR              # 3 GPUs
     python train.py --data k400 --data-root DIR --accumulate 3                    # one GPU
 
 Read from the top: the configuration; a training step in the order of the paper's Figure 2, frames
@@ -50,7 +50,7 @@ class Config:
     other backbones have defaults of their own (mote/runtime/recipes.py): `train.py --data NAME
     --help` shows those in force.
     """
-    data: str = option("", "dataset: k400, ... in $MOTE_DATA/NAME or data/NAME; toyworld")
+    data: str = option("", "k400, ... in $MOTE_DATA/ or data/; empty: --data-root's, or toyworld")
     data_root: str = option("", "the dataset's folder, wherever it is")
     train_list: str = option("", "a list in place of the folder's train list")
     val_list: str = option("", "a list in place of the folder's val list")
@@ -266,20 +266,20 @@ def run(cfg: Config) -> dict:
     """Train, test and save; then the table. -> its rows: {model: {dataset: top-1}}"""
     parts = set_up(cfg)
     ranks, model, optimizer = parts.ranks, parts.model, parts.optimizer
-    steps_per_epoch, last_step = parts.batches.steps_per_epoch, parts.batches.stop
+    steps_per_epoch, total_steps = parts.batches.steps_per_epoch, parts.batches.stop
     model.visual.set_grad_checkpointing(cfg.checkpoint_activations)
     objective = data_parallel(Objective(model, cfg.second_pass), ranks, cfg.compile)
     stream = watched(parts.clips, parts.batches, parts.clips.watch, cfg.workers, ranks.device)
     guard = Guard(ranks, model.visual, parts.clips.videos, parts.out, parts.resumed)
     meter = Meter(ranks, parts.resumed)
 
-    for step in range(parts.batches.start, last_step + 1):
-        # Test what `step` steps have given, the experts merged (Eq. 6).
-        if is_due(step, cfg.eval_every * steps_per_epoch) or step == last_step:
+    for step in range(parts.batches.start, total_steps + 1):
+        # Test what `step` steps have given, the experts merged (Eq. 6). The last turn only tests.
+        if is_due(step, cfg.eval_every * steps_per_epoch) or step == total_steps:
             parts.benchmark.test(model.merged(), step, step // steps_per_epoch, meter.means,
-                                 all_datasets=step == last_step)
+                                 all_datasets=step == total_steps)
             meter.restart()
-        if step == last_step:
+        if step == total_steps:
             break
 
         # Accumulate the gradients of this rank's micro-batches.

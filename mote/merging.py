@@ -9,7 +9,8 @@ Merge the experts of a layer into one, in weight space, and the losses that keep
 tau > 0 favours late experts, tau < 0 early ones; tau = inf is the plain average. So Eq. 6 is Eq. 7
 at tau = inf, and choosing one expert is merging with a one-hot vector. Pure functions.
 
-Dimension key   E experts (the paper's N)   L layers   B clips   T frames   D embedding   N classes
+Dimension key   E experts (the paper's N)   L layers   B clips   T frames   D embedding   F hidden
+                N classes
 Copy alone: needs torch only.
 Differs from the paper: L_MSE (`mse_loss`), and a factor on the cosine (`classification_loss`).
 Same numbers as the authors' code: tests/test_golden.py.
@@ -71,7 +72,7 @@ def merge_experts(state: dict[str, Tensor], name: str = "experts",
     with weights_E = torch.ones(1).
     Two traps. A number right behind name is an expert's: where it is a layer's, as in a ModuleList
     of layers called "experts", merge with name="experts.0", then "experts.1". And do not merge
-    twice: where F = D, stacked tensors would be averaged over F without a word.
+    twice: the second merge averages over F, without a word where a layer's tensors agree in it.
     Raises ValueError where no path has that part, where experts are missing or differ in number or
     shape, and for a tensor of whole numbers, which has no average.
 
@@ -165,7 +166,7 @@ def draw_merging_weights(num_layers: int, num_experts: int, generator: torch.Gen
 def classification_loss(cosine_BN: Tensor, labels_B: Tensor, logit_scale: Tensor) -> Tensor:
     """L of Eq. 3: (B, N), (B,) -> (). L_TE (Eq. 4) of drawn experts, L_WMR (Eq. 8) of merged ones.
 
-    logit_scale is the factor, exp(CLIP's parameter), about 100 after pre-training. The paper does
+    logit_scale is the factor, exp(MoTE.logit_scale), about 100 after pre-training. The paper does
     not write it, and the authors' code never clamps it. Without it, no class of 400 could reach a
     probability above 0.02, since cosines are in [-1, 1]. For logits of a linear layer in place of
     cosines it is torch.ones(()). Float32, also under autocast.

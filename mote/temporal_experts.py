@@ -9,8 +9,8 @@ The temporal transformer, its feed-forward layers mixtures of experts drawn at r
 Only the feed-forward layers have experts; attention, norms and frame positions are shared. No gate
 is learned and no balance loss is needed: all frames of a micro-batch go through the expert that
 was drawn, and the draw does not look at them. The experts lie stacked, (E, ...), so routing is
-merging with a one-hot vector: one forward(x, weights), no modes. A training step runs both passes
-on the same batch and labels, adds their losses (Eq. 10, merging.py), and goes backward once.
+merging with a one-hot vector: one forward(x, weights), no modes. Each micro-batch of a training
+step runs both passes, adds their losses (Eq. 10, merging.py), and goes backward once.
 
 The second pass (Eq. 8, 9) gives every expert a gradient. Without it, an expert that was not drawn
 has the gradient zero: AdamW still decays it, and its momentum still moves it. There the authors'
@@ -81,7 +81,7 @@ class TemporalExperts(nn.Module):
 
     >>> layer = TemporalExperts(dim=8, num_experts=3)
     >>> x = torch.zeros(2, 5, 8)                                  # 2 clips of 5 frames
-    >>> generator = torch.Generator().manual_seed(0)              # of a run: draw at each forward
+    >>> generator = torch.Generator().manual_seed(0)              # make it once, draw each time
     >>> layer(x, draw_experts(1, 3, generator)[0]).shape          # training, first pass, Eq. 5
     torch.Size([2, 5, 8])
     >>> from mote.merging import draw_merging_weights             # a copy: from merging import ...
@@ -120,7 +120,7 @@ class TemporalExperts(nn.Module):
 
 
 def merged_linear(x: Tensor, weights_E: Tensor, weight_EOI: Tensor, bias_EO: Tensor) -> Tensor:
-    """A linear layer I -> O by the weighted sum of the experts': (..., I) -> (..., O)."""
+    """x through the weighted sum of the experts' linear layers: (..., I) -> (..., O)."""
     if len(weight_EOI) == 1 and len(weights_E) == 1:
         # One expert, such as the merged one of Eq. 6: scaling what comes out is cheaper than
         # scaling the matrix, and the same.
@@ -142,8 +142,8 @@ class Attention(nn.Module):
         self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
         self.in_proj_bias = nn.Parameter(torch.empty(3 * dim))
         self.out_proj = nn.Linear(dim, dim)
-        # TemporalTransformer initialises its blocks again, in one go. What is drawn here, for use
-        # alone, must not move the generator: toyworld's published numbers would change.
+        # This draw is for an Attention used by itself: TemporalTransformer draws all blocks again.
+        # So it must not move torch's global generator, or toyworld's published numbers change.
         with torch.random.fork_rng(devices=[]):
             self.reset_parameters()
 
@@ -151,7 +151,7 @@ class Attention(nn.Module):
     def reset_parameters(self) -> None:
         """N(0, 0.02), biases 0 (Appendix B), but for the projections of q, k and v.
 
-        Theirs is a bare parameter, which the authors' initialisation does not reach: it keeps the
+        in_proj_weight is a bare parameter, which the authors' initialisation misses: it keeps the
         Xavier init of nn.MultiheadAttention.
         """
         nn.init.xavier_uniform_(self.in_proj_weight)
@@ -176,7 +176,7 @@ class Block(nn.Module):
         self.ln_1 = nn.LayerNorm(dim, eps=1e-12)
         self.attn = Attention(dim, heads)
         self.ln_2 = nn.LayerNorm(dim, eps=1e-12)
-        # As in Attention: what it draws for itself must not move the generator.
+        # As in Attention: its own draw must not move torch's global generator.
         with torch.random.fork_rng(devices=[]):
             self.experts = TemporalExperts(dim, num_experts)
 
