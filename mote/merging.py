@@ -70,9 +70,10 @@ def merge_experts(state: dict[str, Tensor], name: str = "experts",
     passed on as they are. Stacked tensors keep their names: to load them into a layer of one
     expert, TemporalExperts(dim, 1), give each the axis of experts, tensor[None], and call the layer
     with weights_E = torch.ones(1).
-    Two traps. A number right behind name is an expert's: where it is a layer's, as in a ModuleList
-    of layers called "experts", merge with name="experts.0", then "experts.1". And do not merge
-    twice: the second merge averages over F, without a word where a layer's tensors agree in it.
+    Three traps. name must lead to experts alone: a plain layer of that name is taken for a stack. A
+    number right behind name is an expert's: where it is a layer's, as in a ModuleList of layers
+    called "experts", merge with name="experts.0", then "experts.1". And do not merge twice: the
+    second merge averages over F, without a word where all tensors of a layer agree in it.
     Raises ValueError where no path has that part, where experts are missing or differ in number or
     shape, and for a tensor of whole numbers, which has no average.
 
@@ -178,7 +179,8 @@ def mse_loss(merged_BTD: Tensor, frame_features_BTD: Tensor) -> Tensor:
     """L_MSE: features of the merged pass, e + h(e), stay near the frame features e. -> ()
 
     h(e) is all that the temporal transformer gives out, its input included, and Eq. 2 adds e once
-    more: in a transformer of your own, pass input + output. This is the form of the authors' code:
+    more. In a model of your own, pass what its head takes: input + output where it adds the input
+    again, else the output alone, or this loss pulls it to 0. It is the form of the authors' code:
     the mean over all B T D numbers, before pooling, the target not detached. So it is mean(h(e)^2),
     and its gradient reaches e only through the temporal transformer. Eq. 9 pools over frames first
     and takes the squared norm, a sum over D: read literally, eta = 0.1 would weigh it up to D times

@@ -8,9 +8,10 @@ The temporal transformer, its feed-forward layers mixtures of experts drawn at r
 
 Only the feed-forward layers have experts; attention, norms and frame positions are shared. No gate
 is learned and no balance loss is needed: all frames of a micro-batch go through the expert that
-was drawn, and the draw does not look at them. The experts lie stacked, (E, ...), so routing is
-merging with a one-hot vector: one forward(x, weights), no modes. Each micro-batch of a training
-step runs both passes, adds their losses (Eq. 10, merging.py), and goes backward once.
+was drawn, and the draw does not look at them. On several GPUs each draws its own, so give their
+generators different seeds. The experts lie stacked, (E, ...), so routing is merging with a one-hot
+vector: one forward(x, weights), no modes. Each micro-batch of a training step runs both passes,
+adds their losses (Eq. 10, merging.py), and goes backward once.
 
 The second pass (Eq. 8, 9) gives every expert a gradient. Without it, an expert that was not drawn
 has the gradient zero: AdamW still decays it, and its momentum still moves it. There the authors'

@@ -100,11 +100,11 @@ class Passes(Objective):
             return losses
 
         # Second pass. The drawn embedding is a target, not a thing to train: hence detach.
-        t_BTD = model.temporal_features(e_BTD, merging_LE)
-        z_BD = video_embedding(e_BTD, t_BTD)
+        t_merged_BTD = model.temporal_features(e_BTD, merging_LE)
+        z_BD = video_embedding(e_BTD, t_merged_BTD)
         drawn_BD = video_embedding(e_BTD, drawn[0]).detach()
         losses["L_WMR"] = self.merged_loss(z_BD, drawn_BD, labels_B, scale)
-        losses["L_MSE"] = mse_loss(e_BTD + t_BTD, e_BTD)
+        losses["L_MSE"] = mse_loss(e_BTD + t_merged_BTD, e_BTD)
         return losses
 
 
