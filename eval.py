@@ -221,7 +221,7 @@ def test_sets(cfg: Config, ranks: Ranks) -> list[Dataset]:
     splits = [cfg.split]
     if cfg.split == "all":
         folder = dataset_folder(name, cfg.data_root, write=ranks.first)
-        splits = [split for split in published_splits(folder, "val", cfg.list) if split]
+        splits = [split for split in published_splits(folder, "val", cfg.list, name) if split]
         if not splits:
             raise FileNotFoundError(f"{name}: --split all needs lists of published splits, "
                                     "such as testlist01.txt")

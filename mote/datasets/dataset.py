@@ -19,7 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .folders import Videos, find_folder, plain, stem
-from .lists import find_classes, needs_split, published_splits, read_classes, read_split
+from .lists import (
+    find_classes,
+    needs_split,
+    notes,
+    published_splits,
+    read_classes,
+    read_split,
+)
 
 
 @dataclass(frozen=True)
@@ -38,13 +45,23 @@ def open_dataset(name: str, side: str, data_root: str = "", list_file: str = "",
     data_root stands in for the folder that the name says, list_file and class_file for the files
     in it; a {} in them becomes the split. Raises ValueError or FileNotFoundError of one line.
     """
+    data, lines = open_with_notes(name, side, data_root, list_file, class_file, split, write)
+    if write:
+        print(*lines, sep="\n", end="\n" if lines else "")
+    return data
+
+
+def open_with_notes(name: str, side: str, data_root: str, list_file: str, class_file: str,
+                    split: str, write: bool) -> tuple[Dataset, list[str]]:
+    """`open_dataset`, and what it prints: one line for each thing that a user should know."""
     folder = dataset_folder(name, data_root, write)
-    split = split.lstrip("0") or published_splits(folder, side, list_file)[0]
-    videos, classes = read_split(folder, side, list_file, class_file, split)
-    if write and not list_file and needs_split(folder):
-        print(f"{folder}: no lists, no train and val folders: split 80 / 20 within each class, "
-              f"no published split: {len(videos)} for {side}")
-    return Dataset(name, videos, classes, split)
+    split = split.lstrip("0") or published_splits(folder, side, list_file, name)[0]
+    videos, classes = read_split(folder, side, list_file, class_file, split, name)
+    lines = notes(folder, side, list_file, class_file, name)
+    if not list_file and needs_split(folder, name):
+        lines.append(f"{folder}: no lists, no train and val folders: split 80 / 20 within each "
+                     f"class, no published split: {len(videos)} for {side}")
+    return Dataset(name, videos, classes, split), lines
 
 
 def dataset_folder(name: str, data_root: str = "", write: bool = True) -> Path:
@@ -69,12 +86,15 @@ def train_and_tests(name: str, zero_shot: list[str], data_root: str = "", train_
     """
     if name in zero_shot:
         raise ValueError(f"--zero-shot {name} is what the run trains on: it is tested anyway")
-    train = open_dataset(name, "train", data_root, train_list, class_file, split, write)
-    tests = {name: open_dataset(name, "val", data_root, val_list, class_file, split, write)}
+    train, lines = open_with_notes(name, "train", data_root, train_list, class_file, split, write)
+    test, more = open_with_notes(name, "val", data_root, val_list, class_file, split, write)
+    tests = {name: test}
+    if write:
+        for line in dict.fromkeys(lines + more):   # both sides may say the same
+            print(line)
     for other in zero_shot:
         tests[other] = open_dataset(other, "val", write=write)
 
-    test = tests[name]
     two_splits = train.split and test.split and train.split != test.split
     if train.classes != test.classes or two_splits:
         raise ValueError(f"{name}: the classes (and the official split) of training and testing "
@@ -89,8 +109,8 @@ def class_names_of(name: str, write: bool = True) -> list[str]:
     lists or folders as `open_dataset` reads them. K600 has other classes in each split.
     """
     folder = dataset_folder(name, write=write)
-    splits = published_splits(folder, "val")
-    found = [find_classes(folder, split) for split in splits]
+    splits = published_splits(folder, "val", name=name)
+    found = [find_classes(folder, split, name) for split in splits]
     files = [file for file in found if file]
     if len(files) < len(splits):
         return open_dataset(name, "val", write=write).classes

@@ -6,16 +6,22 @@ A dataset's folder: where it lies, its class folders, and videos found by their 
 
 A video is a file or a folder of JPEGs. A stem is a video's file name without the ending. A side
 is "train" or "val". Lists of videos are read in lists.py. Every mistake is a ValueError or
-FileNotFoundError of one line. Copy alone: needs the standard library only. Not part of the paper.
+FileNotFoundError of one line. What is no mistake, but worth a line, is a note: files that are not
+read, and class names that only folders say.
+Copy alone: needs the standard library only. Not part of the paper.
 """
 import functools
 import hashlib
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 VIDEO_ENDINGS = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv",
                  ".3gp", ".ts")
+# Videos too, as lists may name them. A class folder's are not read: that would move old splits.
+OTHER_ENDINGS = (".mts", ".m2ts", ".vob", ".ogv", ".ogg", ".gif", ".asf", ".f4v", ".m2v", ".rmvb",
+                 ".divx", ".mp4v", ".qt")
 JPEG_ENDINGS = (".jpg", ".jpeg")
 # The names that a side has on disk, the most usual one first.
 SIDES = {"train": ("train",), "val": ("val", "validation", "validate", "test")}
@@ -34,6 +40,26 @@ def stem(path: str) -> str:
     if ending.lower() in VIDEO_ENDINGS:
         return name
     return name + ending
+
+
+def bare_stem(path: str) -> str:
+    """A name without any ending of a video: downloads and re-uploads add a second one.
+
+    Videos are found by it, and by `stem` before it. Splits and hashes know `stem` alone: they must
+    not change.
+
+    >>> bare_stem("catch/x.mp4.mkv"), stem("catch/x.mp4.mkv")
+    ('x', 'x.mp4')
+    """
+    name = os.path.basename(path)
+    while has_video_ending(name):
+        name = os.path.splitext(name)[0]
+    return name
+
+
+def has_video_ending(path: str) -> bool:
+    """Whether a name ends as a video's, also one that is read where a list names it alone."""
+    return os.path.splitext(path)[1].lower() in VIDEO_ENDINGS + OTHER_ENDINGS
 
 
 def class_name(folder: str) -> str:
@@ -60,6 +86,34 @@ def plain(name: str) -> str:
     return "".join(name.replace("_", " ").split()).casefold()
 
 
+@functools.cache
+def letters(name: str) -> str:
+    """The letters and digits of a class: what every way to write a folder's name keeps.
+
+    >>> letters("passing_football_-in_game-") == letters("passing football (in game)")
+    True
+    """
+    return "".join(filter(str.isalnum, name)).casefold()
+
+
+def class_finder(classes: list[str]) -> Callable[[str], int | None]:
+    """A function from a spelling of a class to its place in `classes`; None: no class, or several.
+
+    Spellings that are `plain` alike come first, then those of the same letters and digits.
+    """
+    alike: dict[str, list[int]] = {}
+    similar: dict[str, list[int]] = {}
+    for i, name in enumerate(classes):
+        alike.setdefault(plain(name), []).append(i)
+        similar.setdefault(letters(name), []).append(i)
+    similar.pop("", None)                          # of names without any letter
+
+    def find(name: str) -> int | None:
+        places = alike.get(plain(name)) or similar.get(letters(name), [])
+        return places[0] if len(places) == 1 else None
+    return find
+
+
 # --- files and folders ----------------------------------------------------------------------------
 def find_folder(name: str, data_root: str = "") -> Path:
     """Where a dataset lies: data_root, else $MOTE_DATA/name, else data/name.
@@ -82,11 +136,15 @@ def find_folder(name: str, data_root: str = "") -> Path:
 
 
 def read_text(file: str | Path) -> str:
-    """A text file, with or without a byte order mark. Raises FileNotFoundError or ValueError."""
+    """A text file in UTF-8, with or without a byte order mark, or in UTF-16 with one, as Windows
+    writes it. Raises FileNotFoundError or ValueError.
+    """
     if not Path(file).is_file():
         raise FileNotFoundError(f"no file at {file}")
+    with open(file, "rb") as opened:
+        utf_16 = opened.read(2) in (b"\xff\xfe", b"\xfe\xff")
     try:
-        return Path(file).read_text(encoding="utf-8-sig")
+        return Path(file).read_text(encoding="utf-16" if utf_16 else "utf-8-sig")
     except UnicodeDecodeError as error:
         reason = f"{error.reason} at byte {error.start}"
         raise ValueError(f"{file}: not UTF-8 text ({reason})") from None
@@ -134,7 +192,7 @@ def folders_of_videos(folder: str) -> list[str]:
 def locate(videos: Videos, folder: str | Path) -> Videos:
     """Each video where it is on disk: at its path, else at the one path that has its stem.
 
-    A video is looked for
+    A video is looked for by its stem, then by its bare stem
     1. beside its path, because re-encoding changes the ending;
     2. in the whole folder, in class folders of the same name, because official archives unpack
        into a folder of their own;
@@ -156,19 +214,22 @@ def locate(videos: Videos, folder: str | Path) -> Videos:
                 found.setdefault(name, []).extend(paths)
         return found
 
-    def elsewhere(path: str) -> list[str]:
-        same_stem = [other for other in everywhere().get(stem(path), []) if is_video(other)]
+    def beside(path: str, name: str) -> list[str]:
+        return [other for other in paths_in(os.path.dirname(path)).get(name, []) if is_video(other)]
+
+    def elsewhere(path: str, name: str) -> list[str]:
+        same_stem = [other for other in everywhere().get(name, []) if is_video(other)]
         others = [other for other in same_stem if may_share_side(path, other, str(folder))]
         same_class = [other for other in others if class_folder(other) == class_folder(path)]
         return same_class or [other for other in others if class_folder(other) not in classes]
 
     def place(path: str) -> str:
-        beside = paths_in(os.path.dirname(path)).get(stem(path), [])
-        if path in beside:
+        if path in paths_in(os.path.dirname(path)).get(stem(path), []):
             return path
-        found = [other for other in beside if is_video(other)]
-        if not found:
-            found = elsewhere(path)
+        found: list[str] = []
+        for look in (beside, elsewhere):
+            for name in (stem(path), BARE + bare_stem(path)):
+                found = found or look(path, name)
 
         name = os.path.basename(path)
         same_ending = [other for other in found if os.path.basename(other) == name]
@@ -180,12 +241,21 @@ def locate(videos: Videos, folder: str | Path) -> Videos:
     return [(place(path), label) for path, label in videos]
 
 
+# Before a bare stem, where stems are keys too. No file's name holds a slash.
+BARE = "/"
+
+
 def paths_by_stem(folder: str) -> dict[str, list[str]]:
-    """Stem -> the paths in a folder that have it, videos or not; {} where there is no folder."""
+    """Stem, and BARE + bare stem -> the paths in a folder that have it, videos or not.
+
+    {} where there is no folder.
+    """
     found: dict[str, list[str]] = {}
     if os.path.isdir(folder):
         for name in os.listdir(folder):
-            found.setdefault(stem(name), []).append(os.path.join(folder, name))
+            path = os.path.join(folder, name)
+            found.setdefault(stem(name), []).append(path)
+            found.setdefault(BARE + bare_stem(name), []).append(path)
     return found
 
 
@@ -216,30 +286,49 @@ def class_folders(folder: Path) -> list[str]:
     return [name for name in folders if not name.startswith(".")]
 
 
-def read_class_folders(folder: Path,
-                       everywhere: set[str] | None = None) -> tuple[Videos, list[str]]:
+def read_class_folders(folder: Path, everywhere: set[str] | None = None,
+                       own_names: list[str] | None = None) -> tuple[Videos, list[str]]:
     """Videos and class names of a folder that holds one folder of videos per class.
 
     Labels follow the sorted folder names: those of this folder or, where given, of `everywhere`,
-    the folder names of all sides, so that a label means the same class on each side. Raises
-    ValueError without any folder, and where two folders name one class, as a_b and "a b" do.
+    the folder names of all sides, so that a label means the same class on each side. own_names:
+    the dataset's class names, from its class file; labels are places in it then. Raises ValueError
+    without any folder, where two folders name one class, as a_b and "a b" do, and for a folder
+    that is none of own_names.
     """
     here = sorted(class_folders(folder))
     if not here:
         raise ValueError(f"{folder}: neither a list nor a folder per class")
 
     names = sorted(everywhere or here)
-    classes = [class_name(name) for name in names]
-    for name, words in zip(names, classes):
-        if not words or classes.count(words) > 1:
-            raise ValueError(
-                f"{folder}: each folder must name a class of its own; {name!r} does not")
-
+    classes = own_names or [class_name(name) for name in names]
+    labels = labels_of_folders(folder, names, own_names)
     videos: Videos = []
     for name in here:
-        label = names.index(name)
-        videos += [(path, label) for path in videos_of_class(folder / name)]
+        videos += [(path, labels[name]) for path in videos_of_class(folder / name)]
     return videos, classes
+
+
+def labels_of_folders(folder: Path, names: list[str],
+                      own_names: list[str] | None) -> dict[str, int]:
+    """Folder name -> label, as `read_class_folders` says, which says what is raised too."""
+    if own_names:
+        find = class_finder(own_names)
+        places = [find(name) for name in names]
+    else:
+        words = [class_name(name) for name in names]
+        places = [words.index(each) if each else None for each in words]
+
+    labels: dict[str, int] = {}
+    for name, place in zip(names, places):
+        if own_names and place is None:
+            raise ValueError(f"{folder / name}: not the folder of one of the {len(own_names)} "
+                             "classes that the class file names")
+        if place is None or place in labels.values():
+            raise ValueError(
+                f"{folder}: each folder must name a class of its own; {name!r} does not")
+        labels[name] = place
+    return labels
 
 
 def videos_of_class(folder: Path) -> list[str]:
@@ -255,6 +344,45 @@ def videos_of_class(folder: Path) -> list[str]:
     # Files come after folders here, so of one stem the file stays.
     by_stem = {stem(str(file)): file for file in sorted(videos, key=Path.is_file)}
     return [str(file) for file in sorted(by_stem.values())]
+
+
+def files_not_read(folders: list[Path]) -> list[str]:
+    """The sorted paths of files in class folders that do not end as videos do; no hidden ones."""
+    files = []
+    for folder in folders:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_file() and not entry.name.startswith("."):
+                    files.append(entry.path)
+    return sorted(file for file in files if not file.lower().endswith(VIDEO_ENDINGS))
+
+
+def note_on_files(folders: list[Path]) -> str:
+    """One line that counts `files_not_read` and names the first three; "" where there are none."""
+    files = files_not_read(folders)
+    if not files:
+        return ""
+    count = "1 file of another ending is" if len(files) == 1 else (
+        f"{len(files)} files of other endings are")
+    more = ", ..." if len(files) > 3 else ""
+    return f"{count} not read: {', '.join(files[:3])}{more}"
+
+
+def note_on_names(names: list[str]) -> str:
+    """One line where class names come from folders that may have lost brackets and other marks.
+
+    People write "tying knot (not on a tie)" as tying_knot_-not_on_a_tie-, and without any mark too.
+    "" where no name has two words, or where some folder's name holds such a mark: nothing is lost.
+    """
+    of_words = [name for name in sorted(names) if " " in class_name(name)]
+    if not of_words or any(re.search(r"[(),']", name) for name in names):
+        return ""
+    # The name that shows best what was lost.
+    traces = [name for name in of_words if re.search(r"[_-]{2}|[_-]$", name)]
+    name = (traces or of_words)[0]
+    return (f"no class file: folders say the class names, {name!r} says {class_name(name)!r}; "
+            "brackets and other marks that a folder's name lacks are lost (a classes.csv with "
+            "lines `id,name` gives them back)")
 
 
 def split_per_class(videos: Videos, part: float = 0.8, seed: int = 0) -> dict[str, Videos]:

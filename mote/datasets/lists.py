@@ -6,19 +6,23 @@ Lists are found by their names (finding_lists.py) and read in the formats that p
 (parsing_lists.py) and that the datasets publish (published_lists.py). Their paths are relative to
 the dataset's folder, may hold spaces, and are looked for by their stem where they are not there
 (folders.py). Absolute paths and links are followed, `..` is refused. A side is "train" or "val"; a
-split is the number of a published split, "" where there is one list only.
+split is the number of a published split, "" where there is one list only. What a folder without
+lists leaves unread or unsaid is in its `notes`.
 Every mistake is a ValueError or FileNotFoundError of one line that names the file, the line and
 the rule. Copy together with finding_lists.py, parsing_lists.py, published_lists.py and folders.py;
 needs the standard library only. Not part of the paper.
 """
 import os
+import re
 from pathlib import Path
 
 try:
     from . import folders
     from .finding_lists import (
+        class_part,
         find_classes,
         find_lists,
+        lists_passed_over,
         names_in,
         needs_split,
         published_splits,
@@ -36,8 +40,10 @@ try:
 except ImportError:                                # copied beside them, outside the package
     import folders
     from finding_lists import (
+        class_part,
         find_classes,
         find_lists,
+        lists_passed_over,
         names_in,
         needs_split,
         published_splits,
@@ -53,91 +59,141 @@ except ImportError:                                # copied beside them, outside
         write_split,
     )
 
-__all__ = ["Videos", "find_classes", "find_lists", "needs_split", "published_splits",
+__all__ = ["Videos", "find_classes", "find_lists", "needs_split", "notes", "published_splits",
            "read_classes", "read_list", "read_split", "write_split"]
 
 
 def read_split(folder: Path, side: str, list_file: str = "", class_file: str = "",
-               split: str = "") -> tuple[Videos, list[str]]:
+               split: str = "", name: str = "") -> tuple[Videos, list[str]]:
     """The (path, label) pairs of one side of a dataset, and the class names.
 
     split: of the published splits; "": the only or the first one. list_file and class_file stand
-    in for the folder's; a {} in them becomes the split. A label is a place in the class names, from
-    0. Videos that are not on disk stay in the list, so that its hash is the published list's.
-    Raises ValueError or FileNotFoundError, one line each.
+    in for the folder's; a {} in them becomes the split. name: the dataset's, where it is not its
+    folder's. A label is a place in the class names, from 0. Videos that are not on disk stay in the
+    list, so that its hash is the published list's. Raises ValueError or FileNotFoundError, one line
+    each.
     """
     folder = Path(folder)
-    split = split or published_splits(folder, side, list_file)[0]
+    split = split or published_splits(folder, side, list_file, name)[0]
 
     # A list that is given is used for both sides: HMDB-51's lists hold both.
     if list_file:
         given = {split: Path(list_file.replace("{}", split))}
         lists = {each: given for each in SIDES}
     else:
-        lists = {each: find_lists(folder, each) for each in SIDES}
+        lists = {each: find_lists(folder, each, name) for each in SIDES}
 
     if lists[side]:
         if split not in lists[side]:
             there = ", ".join(str(file) for _, file in sorted(lists[side].items()))
             raise FileNotFoundError(f"{folder}: no {side} list of split {split}, but {there}")
         files = {each: found[split] for each, found in lists.items() if split in found}
-        return read_listed(folder, side, files, class_file, split)
+        names = class_names_for(folder, files[side], class_file, split, name)
+        return read_listed(folder, side, files, names)
     # Class folders have no splits: a number that was asked for must not be passed over in silence.
     if split:
         raise FileNotFoundError(
             f"{folder}: split {split} needs a list of that number, and there is none")
-    return read_unlisted(folder, side)
+    return read_unlisted(folder, side, class_file, name)
 
 
-def read_listed(folder: Path, side: str, files: dict[str, Path], class_file: str,
-                split: str) -> tuple[Videos, list[str]]:
+def class_names_for(folder: Path, file: Path, class_file: str, split: str,
+                    name: str) -> Path | None:
+    """The class file of a list: the given one, else the folder's, else one beside the list.
+
+    A list of base or novel classes needs one of the same classes: labels in range would have
+    another meaning in any other. Raises ValueError where the given one is of the other classes.
+    """
+    part = class_part(file.name)
+    if class_file:
+        given = Path(class_file.replace("{}", split))
+        if part and class_part(given.name) not in ("", part):
+            raise ValueError(f"--class-names {given} is not of the {part} classes of {file}")
+        return given
+    return find_classes(folder, split, name, part) or find_classes(file.parent, split, part=part)
+
+
+def read_listed(folder: Path, side: str, files: dict[str, Path],
+                names: Path | None) -> tuple[Videos, list[str]]:
     """`read_split` where there is a list. files: side -> its list of this split.
 
-    class_file: --class-names, or "" to look for one in the folder, then beside the list. Without
-    any, the class names are those in the lists. Raises FileNotFoundError where none of the videos
-    exists; some may be missing.
+    names: its class file. Without one, the class names are those in the lists. Raises
+    FileNotFoundError where none of the videos exists; some may be missing.
     """
     file = files[side]
-    names = Path(class_file.replace("{}", split)) if class_file else None
-    names = names or find_classes(folder, split) or find_classes(file.parent, split)
 
     # UCF-101's own lists: their labels start at 1, so the class folders are read instead.
     by_folder = names is not None and names.name == "classInd.txt"
     by_folder = by_folder or "classInd.txt" in names_in(file.parent)
 
     if names:
-        rows = list_rows(file, side, by_folder)
         classes = read_classes(names)
+        rows = list_rows(file, side, by_folder, folder, classes)
     else:
         # Labels count the classes of both sides: one side may lack a class.
-        both = {each: list_rows(files[each], each, by_folder) for each in files}
+        both = {each: list_rows(files[each], each, by_folder, folder) for each in files}
         rows = both[side]
         classes = own_classes(file, folder, sum(both.values(), []))
 
     videos = folders.locate(label_rows(rows, folder, classes), folder)
     if not any(os.path.exists(path) for path, _ in videos):
         raise FileNotFoundError(f"{file}: none of its videos exists, for one "
-                                f"{videos[0][0][:200]!r}; its paths are relative to --data-root")
+                                f"{videos[0][0][:200]!r}; {where_paths_count_from(rows[0][1])}")
     return videos, classes
 
 
-def read_unlisted(folder: Path, side: str) -> tuple[Videos, list[str]]:
+def where_paths_count_from(path: str) -> str:
+    """Why a path of a list may lead nowhere: its last part of an error."""
+    drive = re.match(r"([A-Za-z]:)[/\\]|([A-Za-z][A-Za-z0-9+.-]+:)//", path)
+    if drive:
+        return (f"{drive[1] or drive[2]!r} is a place on another machine, and no video of these "
+                "names is below --data-root")
+    return "its paths are relative to --data-root"
+
+
+def read_unlisted(folder: Path, side: str, class_file: str = "",
+                  name: str = "") -> tuple[Videos, list[str]]:
     """`read_split` where there are no lists: class folders, in a folder per side or split 80 / 20.
 
+    The class names are those of the class file, if there is one: folders may be named otherwise.
     Raises FileNotFoundError where there is a list or a folder for the other side only.
     """
+    names = Path(class_file) if class_file else find_classes(folder, "", name)
+    own_names = read_classes(names) if names else None
     here = side_folders(folder, side)
     if here:
         # Labels count the classes of all sides: one side may lack a class.
-        classes: set[str] = set()
-        for each in SIDES:
-            for part in side_folders(folder, each):
-                classes.update(folders.class_folders(part))
-        return folders.read_class_folders(here[0], classes)
+        classes = {part.name for part in unlisted_folders(folder)}
+        return folders.read_class_folders(here[0], classes, own_names)
 
     # Never split what somebody has split: a train folder without val is a mistake to report.
-    if not needs_split(folder):
+    if not needs_split(folder, name):
+        passed = lists_passed_over(folder)
+        hint = f"; {passed[0]} is of some classes or videos: give it as a list" if passed else ""
         raise FileNotFoundError(
-            f"{folder} has no {side} list ({side}.txt) and no folder {side}")
-    videos, names = folders.read_class_folders(folder)
-    return folders.split_per_class(videos)[side], names
+            f"{folder} has no {side} list ({side}.txt) and no folder {side}{hint}")
+    videos, classes = folders.read_class_folders(folder, own_names=own_names)
+    return folders.split_per_class(videos)[side], classes
+
+
+def unlisted_folders(folder: Path) -> list[Path]:
+    """The class folders of a dataset without lists, those of all sides."""
+    sides = [part for each in SIDES for part in side_folders(folder, each)]
+    return [part / name for part in sides or [folder] for name in folders.class_folders(part)]
+
+
+def notes(folder: Path, side: str, list_file: str = "", class_file: str = "",
+          name: str = "") -> list[str]:
+    """What a user should know of a side that class folders say, one line each; [] for a list.
+
+    Files that are not read, class names that folders say, and lists that were passed over.
+    """
+    if list_file or find_lists(folder, side, name):
+        return []
+    found = [folders.note_on_files(unlisted_folders(folder))]
+    if not (class_file or find_classes(folder, "", name)):
+        found.append(folders.note_on_names([part.name for part in unlisted_folders(folder)]))
+    passed = lists_passed_over(folder)
+    if passed:
+        found.append(f"not taken, since it is of some classes or videos: {', '.join(passed[:3])}")
+    return [f"{folder}: {note}" for note in found if note]

@@ -1,35 +1,91 @@
 """
 Lists of videos and class files are read, in the formats that people have, and written.
 
-    list      `path label` or `path frames label`, comma or space: the authors', BIKE, Text4Vis,
-              PySlowFast, ViFi-CLIP; and as UCF-101, HMDB-51, Something-Something and Kinetics
-              publish theirs (published_lists.py)
+    list      `path label` or `path frames label`; separated by spaces, tabs or one of , ; |, with
+              or without quotes and a header: the authors', BIKE, Text4Vis, PySlowFast, ViFi-CLIP,
+              pandas; a class name may stand in place of a label; and as UCF-101, HMDB-51,
+              Something-Something and Kinetics publish theirs (published_lists.py)
     classes   a csv of `id,name`, ids 0..N-1; UCF-101's classInd.txt; Something-Something's json
 
 A list is first read into rows of (where it stands, path, label or class name); the rows are then
-checked and become pairs (path, label). Every mistake is a ValueError or FileNotFoundError of one
-line that names the file, the line and the rule. A new format is added in `list_rows`, a new class
-file in `class_rows`.
+checked and become pairs (path, label). Columns are counted from the right, because a path may hold
+anything. All lines of a list have the same columns: a line that differs from most is refused.
+Every mistake is a ValueError or FileNotFoundError of one line that names the file, the line and
+the rule. A new format is added in `list_rows`, a new class file in `class_rows`.
 Copy together with published_lists.py and folders.py; needs the standard library only. Not part of
 the paper.
 """
 import csv
 import os
 import re
-from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 try:
     from . import published_lists as published
-    from .folders import Videos, class_name, plain, read_text
+    from .folders import (
+        OTHER_ENDINGS,
+        SIDE_NAMES,
+        SIDES,
+        VIDEO_ENDINGS,
+        Videos,
+        class_finder,
+        class_name,
+        has_video_ending,
+        plain,
+        read_text,
+    )
 except ImportError:                                # copied beside them, outside the package
     import published_lists as published
-    from folders import Videos, class_name, plain, read_text
+    from folders import (
+        OTHER_ENDINGS,
+        SIDE_NAMES,
+        SIDES,
+        VIDEO_ENDINGS,
+        Videos,
+        class_finder,
+        class_name,
+        has_video_ending,
+        plain,
+        read_text,
+    )
 
-# A path may hold spaces and commas, so the columns are counted from the right. A sign is accepted
-# here so that a negative label is refused as a label out of range, and not as a strange line.
-PLAIN = re.compile(r"(.*[^\s,])[\s,]+([+-]?\d{1,9})")                      # path, label
-WITH_FRAMES = re.compile(r"(.*[^\s,])[\s,]+\d+[\s,]+([+-]?\d{1,9})")       # path, frames, label
+SEPARATORS = r"\s,;|"
+SEP = f"[{SEPARATORS}]+"
+# pandas writes 1.0 where a label is missing elsewhere. A sign is accepted here so that a negative
+# label is refused as a label out of range, and not as a strange line.
+NUMBER = r'"?([+-]?\d{1,9})(?:\.0+)?"?'
+FRAMES = r'"?\d+(?:\.0+)?"?'
+PATH = rf"(.*[^{SEPARATORS}])"
+ENDING = "|".join(re.escape(ending) for ending in VIDEO_ENDINGS + OTHER_ENDINGS)
+
+PLAIN = re.compile(PATH + SEP + NUMBER)                                    # path, label
+WITH_FRAMES = re.compile(PATH + SEP + FRAMES + SEP + NUMBER)               # path, frames, label
+QUOTED = re.compile(rf'"((?:[^"]|"")+)"(?:{SEP}(.*))?')                    # "path", all the rest
+NUMBERS = re.compile(rf"(?:({FRAMES}){SEP})?{NUMBER}")                     # label, or frames, label
+FRAMES_BEHIND = re.compile(PATH + SEP + FRAMES)                            # path, frames
+COUNTED = re.compile(r"(\d{1,9})[,;|\t]\s*(.+)")                            # 0, all the rest
+TRAILING = re.compile(rf"(?<![{SEPARATORS}]){SEP}$")
+ENDS_INSIDE = re.compile(rf"(.*(?:{ENDING})'?){SEP}(.*)", re.I)             # path.mp4, all the rest
+
+# What people call the columns of a csv, in small letters, without spaces and underscores.
+PATH_COLUMNS = ("path", "video", "videopath", "videofile", "videoname", "videoid", "filename",
+                "filepath", "file", "clip", "clippath", "clipname")
+LABEL_COLUMNS = ("label", "labelid", "labelidx", "labelindex", "class", "classid", "classidx",
+                 "classindex", "classlabel", "target", "category", "categoryid", "action",
+                 "actionid", "classname", "labelname", "labels", "y")
+FRAME_COLUMNS = ("frames", "numframes", "nframes", "framecount", "totalframes", "length")
+SIDE_COLUMNS = ("split", "subset", "set", "partition")
+
+
+class Line(NamedTuple):
+    """What a line of a list says by itself."""
+    n: int                                         # its number in the file, from 1
+    text: str
+    path: str
+    label: int | str | None                        # a number, a class name, or nothing
+    shorter: str = ""                              # the path, if the number behind it counts frames
+    sure: bool = False                             # the number cannot be a part of the path
 
 
 # --- lists of videos ------------------------------------------------------------------------------
@@ -41,17 +97,18 @@ def read_list(file: Path, folder: str | Path, classes: list[str] | None, side: s
     sorted. side: which rows of HMDB-51's lists are meant. by_folder: take each label from the
     folder that the video lies in, whatever number stands there.
     """
-    rows = list_rows(file, side, by_folder)
+    rows = list_rows(file, side, by_folder, folder, classes)
     if classes is None:
         classes = own_classes(file, folder, rows)
     return label_rows(rows, folder, classes), classes
 
 
-def list_rows(file: Path, side: str, by_folder: bool) -> published.Rows:
+def list_rows(file: Path, side: str, by_folder: bool, folder: str | Path = "",
+              classes: list[str] | None = None) -> published.Rows:
     """The rows of a list of any format, told by its name and its first line.
 
-    side, by_folder: as in `read_list`. A new format is one more branch here. Raises ValueError for
-    a list without videos, and FileNotFoundError.
+    side, by_folder, folder, classes: as in `read_list`. A new format is one more branch here.
+    Raises ValueError for a list without videos, and FileNotFoundError.
     """
     if "*" in Path(file).name:
         rows = published.hmdb_rows(Path(file), side)
@@ -59,42 +116,302 @@ def list_rows(file: Path, side: str, by_folder: bool) -> published.Rows:
         rows = published.something_rows(file)
     else:
         text = read_text(file)
-        header = text.partition("\n")[0].replace('"', "").split(",")
-        if "youtube_id" in header:
+        if "youtube_id" in text.lstrip().partition("\n")[0]:
             rows = published.kinetics_rows(file, text)
-        elif by_folder:
-            rows = published.ucf_rows(file, text)
         else:
-            rows = text_rows(file, text)
+            lines = split_lines(file, text, side, folder, classes)
+            if by_folder:
+                rows = published.ucf_rows(file, paths_without_frames(file, lines, folder))
+            else:
+                rows = text_rows(file, lines, folder, classes)
     if not rows:
         raise ValueError(f"{file}: a list with no videos")
     return rows
 
 
-def text_rows(file: Path, text: str) -> published.Rows:
-    """The rows of lines `path label` or `path frames label`; or CLASS/video without any label.
+def text_rows(file: Path, lines: list[Line], folder: str | Path,
+              classes: list[str] | None) -> published.Rows:
+    """The rows of lines that all have a label, or a class name, or else a path CLASS/video alone.
 
-    There is a column of frames only if every line has one: "clip 7 1" may be the path "clip 7".
-    Raises ValueError with the number of the first line that is neither.
+    Raises ValueError with the number of a line that is not as most lines are.
     """
-    lines = [(n, line.strip()) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
-    labelled = any(PLAIN.fullmatch(line) for _, line in lines)
-    in_folders = all(Path(line).parent.name for _, line in lines)
-    if lines and in_folders and not labelled:
-        return published.ucf_rows(file, text)
+    numbers = [line for line in lines if isinstance(line.label, int)]
+    names = [line for line in lines if isinstance(line.label, str)]
+    paths = [line for line in lines if line.label is None]
+    if numbers:
+        odd = names + paths
+        if len(odd) > len(numbers):
+            raise unlike_others(file, numbers[0], len(odd), "no number")
+        if odd:
+            raise not_a_pair(file, min(odd), classes)
+        return pairs(file, lines, folder)
 
-    with_frames = all(WITH_FRAMES.fullmatch(line) for _, line in lines)
-    pattern = WITH_FRAMES if with_frames else PLAIN
+    if len(paths) > len(names):
+        if names:
+            raise unlike_others(file, names[0], len(paths), "no class name")
+        return unlabelled_rows(file, lines, folder, classes)
+    if paths:
+        raise not_a_pair(file, paths[0], classes)
+    find = class_finder(classes or [])
+    for line in names:
+        if classes is not None and find(str(line.label)) is None:
+            raise not_a_pair(file, line, classes)
+    return pairs(file, lines, folder)
+
+
+def pairs(file: Path, lines: list[Line], folder: str | Path) -> published.Rows:
+    """The rows of lines that all have a label or a class name."""
     rows: published.Rows = []
-    for n, line in lines:
-        match = pattern.fullmatch(line)
-        if not match:
-            raise ValueError(f"{file}, line {n}: expected `path label` or `path frames label`, "
-                             f"got {line[:80]!r}")
-        rows.append((f"{file}, line {n}", match[1], int(match[2])))
+    for line, (n, path) in zip(lines, paths_without_frames(file, lines, folder)):
+        rows.append((f"{file}, line {n}", path, line.label if line.label is not None else ""))
     return rows
 
 
+def unlabelled_rows(file: Path, lines: list[Line], folder: str | Path,
+                    classes: list[str] | None) -> published.Rows:
+    """The rows of lines `CLASS/video` without any label: the class is the folder.
+
+    Raises ValueError for lines without a folder, and where labels stand before the paths: the
+    label would be taken for a part of the folder's name.
+    """
+    homeless = [line for line in lines if not Path(line.path).parent.name]
+    if 2 * len(homeless) >= len(lines):
+        raise not_a_pair(file, homeless[0], classes)
+
+    for line in lines:
+        check_nothing_behind(file, line, line.path, folder)
+    columns = [re.split(SEP, line.path, maxsplit=1) for line in lines]
+    all_numbers = all(len(parts) == 2 and parts[0].isdecimal() for parts in columns)
+    for line, parts in zip(lines[:20], columns):
+        first = len(parts) == 2 and is_there(parts[1], folder)
+        if (first or all_numbers) and not is_there(line.path, folder):
+            raise ValueError(f"{file}, line {line.n}: expected `path label`, the path first, "
+                             f"got {line.text[:80]!r}")
+    return published.ucf_rows(file, [(line.n, line.path) for line in lines])
+
+
+# --- the lines of a list --------------------------------------------------------------------------
+def split_lines(file: Path, text: str, side: str, folder: str | Path,
+                classes: list[str] | None) -> list[Line]:
+    """Each line of a list, with a header or without one, split into path and label.
+
+    A column that only counts the lines, as pandas writes it, is left out. Raises ValueError for a
+    line that has not the columns of the header.
+    """
+    lines = [(n, line.strip()) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+    header = header_of(lines[0][1]) if lines else None
+    if header:
+        return table_lines(file, lines, side, folder, *header)
+
+    known = {plain(name) for name in classes or []}
+    counted = [split_line(n, line, folder, known) for n, line in without_counts(lines)]
+    if counted and all(line.label is not None for line in counted):
+        return counted
+    return [split_line(n, line, folder, known) for n, line in lines]
+
+
+def without_counts(lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """The lines without a first column of 0, 1, 2, ... or 1, 2, 3, ...; [] where there is none."""
+    for first in (0, 1):
+        cut = []
+        for i, (n, line) in enumerate(lines, first):
+            match = COUNTED.fullmatch(line)
+            if not match or int(match[1]) != i:
+                break
+            cut.append((n, match[2]))
+        if len(cut) == len(lines) > 1:
+            return cut
+    return []
+
+
+def split_line(n: int, text: str, folder: str | Path, known: set[str]) -> Line:
+    """One line without a header. known: the class names, as `plain` compares them."""
+    line = TRAILING.sub("", text)
+    quoted = QUOTED.fullmatch(line)
+    if quoted:
+        path = slashes(quoted[1].replace('""', '"'), folder)
+        rest = quoted[2] or ""
+        numbers = NUMBERS.fullmatch(rest)
+        if numbers:
+            return Line(n, text, path, int(numbers[2]), path if numbers[1] else "", True)
+        if not rest or is_name(rest):
+            return Line(n, text, path, unquoted(rest) or None)
+    elif line.startswith('"') and line.count('"') % 2:
+        return Line(n, text, line, None)           # a quote that is never closed
+
+    plain_line = PLAIN.fullmatch(line)
+    if plain_line:
+        path = slashes(unquoted(plain_line[1]), folder)
+        with_frames = WITH_FRAMES.fullmatch(line)
+        shorter = slashes(unquoted(with_frames[1]), folder) if with_frames else ""
+        return Line(n, text, path, int(plain_line[2]), shorter, has_video_ending(shorter))
+
+    path, name = split_name(line, known)
+    counted = FRAMES_BEHIND.fullmatch(path) if name else None
+    path = slashes(unquoted(path), folder)
+    shorter = slashes(unquoted(counted[1]), folder) if counted else ""
+    return Line(n, text, path, unquoted(name) or None, shorter, has_video_ending(shorter))
+
+
+def split_name(line: str, known: set[str]) -> tuple[str, str]:
+    """Path and class name of a line that ends in no number; (line, "") where no name is sure.
+
+    A name is sure behind the ending of a video, and where it is known and no other name fits.
+    """
+    ends_inside = ENDS_INSIDE.fullmatch(line)
+    if ends_inside and plain(unquoted(ends_inside[2])) in known:
+        return ends_inside[1], ends_inside[2]
+
+    # Only so far from the end as names are long: a line may be of any length.
+    longest = max(map(len, known), default=0)
+    fits = []
+    for match in re.finditer(SEP, line[-2 * longest - 9:]):
+        name = line[-2 * longest - 9:][match.end():]
+        if plain(unquoted(name)) in known:
+            fits.append((line[:len(line) - len(name)], name))
+    if len(fits) == 1:
+        return TRAILING.sub("", fits[0][0]), fits[0][1]
+    if ends_inside and is_name(ends_inside[2]) and not ends_inside[2][0].isdecimal():
+        return ends_inside[1], ends_inside[2]
+    return line, ""
+
+
+def is_name(text: str) -> bool:
+    """Whether a text may be a class name: it has a letter, and is no path and no number."""
+    if "/" in text or "\\" in text or has_video_ending(unquoted(text)):
+        return False
+    whole = text.startswith('"') or not PLAIN.fullmatch(text)
+    return whole and any(map(str.isalpha, text))
+
+
+def unquoted(text: str) -> str:
+    """A column without the quotes around it, double ones or single ones."""
+    text = text.strip()
+    if len(text) > 1 and text[0] == text[-1] == '"':
+        return text[1:-1].replace('""', '"')
+    if len(text) > 1 and text[0] == text[-1] == "'" and has_video_ending(text[1:-1]):
+        return text[1:-1]
+    return text
+
+
+def slashes(path: str, folder: str | Path) -> str:
+    """A path as Windows or a shell writes it, with this system's slashes and plain spaces.
+
+    A file that is called so with its backslashes keeps them.
+    """
+    if "\\" not in path or is_there(path, folder):
+        return path
+    return path.replace("\\ ", " ").replace("\\", "/")
+
+
+# --- which columns a list has ---------------------------------------------------------------------
+def paths_without_frames(file: Path, lines: list[Line],
+                         folder: str | Path) -> list[tuple[int, str]]:
+    """(Number of the line, path) of each line, without the column of frames, if there is one.
+
+    "clip 7 1" may be the path "clip 7". So either all lines have that column or none; where only
+    some may have it, what is on disk decides. Raises ValueError for the lines that are fewer.
+    """
+    longer = [line for line in lines if line.shorter]
+    others = [line for line in lines if not line.shorter]
+    if longer and others and not any(is_there(line.path, folder) for line in longer):
+        # Folders of frames beside files: their names may end in a number.
+        files = all(has_video_ending(line.path) for line in others)
+        in_names = files and len(longer) <= len(others) and not any(line.sure for line in longer)
+        if not in_names or any(is_there(line.shorter, folder) for line in longer):
+            if len(longer) < len(others):
+                raise unlike_others(file, longer[0], len(others), "no column of frames")
+            raise unlike_others(file, others[0], len(longer), "a column of frames")
+
+    paths = []
+    for line in lines:
+        path = line.path if others else line.shorter
+        check_nothing_behind(file, line, path, folder)
+        paths.append((line.n, path))
+    return paths
+
+
+def is_there(path: str, folder: str | Path) -> bool:
+    """Whether a path of a list is on disk."""
+    return os.path.exists(os.path.join(folder, path.replace("\0", "")))
+
+
+def check_nothing_behind(file: Path, line: Line, path: str, folder: str | Path) -> None:
+    """Raise ValueError where more columns stand behind a video's name than lists have."""
+    inside = ENDS_INSIDE.fullmatch(path)
+    if inside and not has_video_ending(path) and not is_there(path, folder):
+        raise not_a_pair(file, line, None)
+
+
+def not_a_pair(file: Path, line: Line, classes: list[str] | None) -> ValueError:
+    """The error for a line without a label that can be read."""
+    hint = ""
+    if isinstance(line.label, str):
+        hint = ": the label is no number"
+        if classes is not None:
+            hint += f" and not one of the {len(classes)} class names"
+    return ValueError(f"{file}, line {line.n}: expected `path label` or `path frames label`, "
+                      f"got {line.text[:80]!r}{hint}")
+
+
+def unlike_others(file: Path, line: Line, others: int, what: str) -> ValueError:
+    """The error for a line that differs from the others, which have `what`."""
+    return ValueError(f"{file}, line {line.n}: differs from the other lines, {others} of which "
+                      f"have {what}: {line.text[:80]!r}")
+
+
+# --- csv with a header ----------------------------------------------------------------------------
+def header_of(line: str) -> tuple[str, list[str]] | None:
+    """The delimiter and the columns of a header, in small letters; None where a line is none."""
+    delimiter = next((each for each in ",;\t|" if each in line), " ")
+    columns = [re.sub(r"[\s_\"'-]", "", word).lower() for word in line.split(delimiter)]
+    named = set(columns) & set(PATH_COLUMNS) and set(columns) & set(LABEL_COLUMNS)
+    return (delimiter, columns) if named else None
+
+
+def table_lines(file: Path, lines: list[tuple[int, str]], side: str, folder: str | Path,
+                delimiter: str, columns: list[str]) -> list[Line]:
+    """The lines below a header, which says where path and label stand.
+
+    Where a column says the side of each row, the rows of other sides are left out. Raises
+    ValueError for a line with more or fewer columns.
+    """
+    path_at = next(i for i, name in enumerate(columns) if name in PATH_COLUMNS)
+    label_at = next(columns.index(name) for name in LABEL_COLUMNS if name in columns)
+    sides_at = [i for i, name in enumerate(columns) if name in SIDE_COLUMNS]
+
+    found = []
+    for n, text in lines[1:]:
+        row = table_row(text, delimiter, len(columns), path_at)
+        if len(row) != len(columns) or not row[path_at]:
+            names = delimiter.join(columns)
+            raise ValueError(f"{file}, line {n}: expected the columns {names[:80]!r}, "
+                             f"got {text[:80]!r}")
+        sides = {row[i].lower() for i in sides_at} & set(SIDE_NAMES)
+        if sides and not sides & set(SIDES[side]):
+            continue
+        number = re.fullmatch(NUMBER, row[label_at])
+        label: int | str | None = row[label_at] if is_name(row[label_at]) else None
+        if number:
+            label = int(number[1])
+        found.append(Line(n, text, slashes(row[path_at], folder), label))
+    return found
+
+
+def table_row(text: str, delimiter: str, columns: int, path_at: int) -> list[str]:
+    """The columns of one line; [] where quotes are wrong. A first path may hold the delimiter."""
+    words = text.split() if delimiter == " " else text.split(delimiter)
+    if '"' not in text and len(words) >= columns and path_at == 0:
+        row = text.rsplit(None if delimiter == " " else delimiter, columns - 1)
+    else:
+        try:
+            row = next(csv.reader([text], delimiter=delimiter, strict=True, skipinitialspace=True))
+        except csv.Error:
+            return []
+    return [column.strip() for column in row]
+
+
+# --- what rows mean -------------------------------------------------------------------------------
 def own_classes(file: Path, folder: str | Path, rows: published.Rows) -> list[str]:
     """The sorted class names of rows that have names, made into words by `class_name`.
 
@@ -118,17 +435,18 @@ def label_rows(rows: published.Rows, folder: str | Path, classes: list[str]) -> 
     label that contradicts the class folder that the path names.
     """
     numbers = {plain(name): i for i, name in enumerate(classes)}
-    times = Counter(plain(name) for name in classes)
+    find = class_finder(classes)
     videos: Videos = []
     for where, path, label in rows:
         if ".." in Path(path).parts or "\0" in path:
             raise ValueError(f"{where}: a path must not hold .., got {path[:80]!r}")
 
         if isinstance(label, str):
-            if times[plain(label)] != 1:
+            place = find(label)
+            if place is None:
                 raise ValueError(f"{where}: {label[:80]!r} is not one of the {len(classes)} "
                                  "class names")
-            label = numbers[plain(label)]
+            label = place
         if not 0 <= label < len(classes):
             hint = ": labels start at 0" if label == len(classes) else ""
             raise ValueError(
@@ -178,15 +496,28 @@ def class_rows(file: str | Path) -> list[tuple[str, str]]:
     if Path(file).name == "classInd.txt":
         return published.ucf_classes(text)
 
+    delimiter = class_delimiter(text)
     try:
-        table = [row for row in csv.reader(text.splitlines(), strict=True) if row]
+        reader = csv.reader(text.splitlines(), delimiter=delimiter, strict=True)
+        table = [row for row in reader if row]
     except csv.Error as error:
         raise ValueError(f"{file}: not a csv ({error})") from None
     # Commas in a name need no quotes: all columns after the first are the name.
-    rows = [(row[0].strip(), ",".join(row[1:]).strip()) for row in table]
+    rows = []
+    for row in table:
+        number = re.sub(r"\.0+$", "", row[0].strip())            # pandas writes 1.0
+        rows.append((number, delimiter.join(row[1:]).strip()))
     if rows and not rows[0][0].isdecimal():
         del rows[0]                                # a header
     return rows
+
+
+def class_delimiter(text: str) -> str:
+    """What stands between ids and names: mostly a comma, else ; | or a tab, or only a space."""
+    for delimiter in (",", ";", "|", "\t", " "):
+        if re.search(rf'^\s*"?\d+(?:\.0+)?"? *{re.escape(delimiter)}', text, re.MULTILINE):
+            return delimiter
+    return ","
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -202,8 +533,8 @@ def write_split(folder: Path, side: str, videos: Videos, classes: list[str]) -> 
             path = os.path.abspath(path)
         lines.append(f"{path} {label}")
 
-    # Where every path ends in a number, it would be read as a column of frames: write that column.
-    if all(WITH_FRAMES.fullmatch(line) for line in lines):
+    # Where a path ends in a number, it might be read as a column of frames: write that column.
+    if any(WITH_FRAMES.fullmatch(line) for line in lines):
         lines = [f"{line.rpartition(' ')[0]} 0 {line.rpartition(' ')[2]}" for line in lines]
 
     text = "".join(f"{line}\n" for line in lines)

@@ -33,24 +33,18 @@ Rows = list[tuple[str, str, int | str]]            # where it stands, path, labe
 
 
 # --- UCF-101 --------------------------------------------------------------------------------------
-def ucf_rows(file: Path, text: str) -> Rows:
-    """The rows of UCF-101's lists. The class is the folder's name, whatever number follows.
+def ucf_rows(file: Path, lines: list[tuple[int, str]]) -> Rows:
+    """The rows of UCF-101's lists. The class is the folder's name, whatever number followed.
 
-    Its train lists number the classes from 1, other people's lists from 0. text: the file's, read
-    already. Raises ValueError for a line without a folder.
+    Its train lists number the classes from 1, other people's lists from 0. lines: (number of the
+    line, path). Raises ValueError for a path without a folder.
     """
     rows: Rows = []
-    for n, line in enumerate(text.splitlines(), 1):
-        path = line.strip()
-        if not path:
-            continue
-        labelled = re.fullmatch(r"(.*\S)\s+\d+", path)
-        if labelled:
-            path = labelled[1]
+    for n, path in lines:
         name = Path(path).parent.name
         if not name:
             raise ValueError(f"{file}, line {n}: expected `CLASS/video` as in UCF-101's lists, "
-                             f"got {line[:80]!r}")
+                             f"got {path[:80]!r}")
         rows.append((f"{file}, line {n}", path, name))
     return rows
 
@@ -147,18 +141,26 @@ def kinetics_rows(file: Path, text: str) -> Rows:
     folders.py finds a video by its stem. Raises ValueError with the line that cannot be read.
     """
     rows: Rows = []
-    table = csv.DictReader(text.splitlines(), strict=True)
+    lines = text.lstrip().splitlines()
+    blank = len(text.splitlines()) - len(lines)    # before the header
+    delimiter = next((each for each in ",;\t" if each in lines[0]), ",")
+    table = csv.DictReader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
     try:
+        table.fieldnames = [name.strip() for name in table.fieldnames or []]
         for row in table:
             name = row["label"].strip()
             video = row["youtube_id"].strip()
             if not name or not video:
                 raise ValueError
-            start = int(row["time_start"])
-            end = int(row["time_end"])
+            start, end = (whole_number(row[key]) for key in ("time_start", "time_end"))
             path = f"{video}_{start:06d}_{end:06d}.mp4"
-            rows.append((f"{file}, line {table.line_num}", path, name))
+            rows.append((f"{file}, line {blank + table.line_num}", path, name))
         return rows
     except (csv.Error, KeyError, TypeError, ValueError, AttributeError):
-        raise ValueError(f"{file}, line {table.line_num}: expected a csv of label, youtube_id, "
-                         "time_start, time_end (seconds)") from None
+        raise ValueError(f"{file}, line {blank + table.line_num}: expected a csv of label, "
+                         "youtube_id, time_start, time_end (seconds)") from None
+
+
+def whole_number(text: str) -> int:
+    """A number of seconds, which pandas writes as 10.0. Raises ValueError for another text."""
+    return int(re.sub(r"\.0+$", "", text.strip()))

@@ -93,7 +93,8 @@ def jpeg_files(folder: Path) -> list[Path]:
         if file.suffix.lower() in (".jpg", ".jpeg") and not file.name.startswith("."):
             files.append(file)
 
-    kinds = sorted({re.sub(r"\d+$", "", file.stem) for file in files})    # img_00001, flow_x_00001
+    # What a name has beside its last number: img_00001, flow_x_00001, Windows' frame (1).
+    kinds = sorted({re.sub(r"\d+(?=\D*$)", "", file.stem) for file in files})
     if len(kinds) != 1:
         raise ValueError("a folder without .jpg or .jpeg files, or with several kinds of them: "
                          f"{kinds[:3]}")
@@ -141,7 +142,8 @@ def open_video(path: Path):
     """
     from torchcodec.decoders import VideoDecoder
 
-    decoder = VideoDecoder(path, num_ffmpeg_threads=1)
+    # FFmpeg takes the 12: of a relative path 12:30/1.mp4 for a protocol.
+    decoder = VideoDecoder(path.absolute(), num_ffmpeg_threads=1)
     check_size(decoder.metadata.height, decoder.metadata.width)
     return decoder
 
