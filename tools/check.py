@@ -28,16 +28,19 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from mote.data import require_decoder  # noqa: E402
 from mote.datasets.folders import (  # noqa: E402
     SIDES,
+    bare_stem,
     class_folders,
     find_folder,
     folders_of_videos,
-    stem,
+    note_on_files,
 )
 from mote.datasets.lists import (  # noqa: E402
     find_lists,
     needs_split,
+    notes,
     published_splits,
     read_split,
+    unlisted_folders,
     write_split,
 )
 from mote.runtime.errors import one_line_errors  # noqa: E402
@@ -65,7 +68,11 @@ KINDS = {
     "in train and val":
         "take it out of train (so do the good lists): testing on it tests nothing",
     "listed twice": "keep one line (so do the good lists)",
-    "missing": "download it, or take the line out",
+    "other ending":
+        "class folders are read by the endings of files: re-encode a video (ffmpeg -i IN OUT.mp4) "
+        "or name it in a list; there is nothing to do about other files",
+    "missing": "where another file is named, give it that path or write its own into the list; "
+               "else download it, or take the line out",
     "two candidates":
         "neither was taken: remove or rename one of them, or give the path in the list",
     "empty file": "download it again",
@@ -103,7 +110,7 @@ def read_lists(folder: Path, options: argparse.Namespace, findings: Findings) ->
     where there is no list at all.
     """
     # A mistake in the command, most likely a wrong folder: not a finding for each list.
-    if not options.list and needs_split(folder) and not class_folders(folder):
+    if not options.list and needs_split(folder, options.data) and not class_folders(folder):
         raise FileNotFoundError(f"{folder}: neither lists (train.txt, val.txt) nor a folder per "
                                 "class")
     lists: Lists = {}
@@ -112,10 +119,11 @@ def read_lists(folder: Path, options: argparse.Namespace, findings: Findings) ->
     for side, split in lists_to_read(folder, options):
         name = f"{side}{split}"
         try:
-            lists[name] = read_split(folder, side, options.list, options.class_names, split)
+            lists[name] = read_split(folder, side, options.list, options.class_names, split,
+                                     options.data)
         except FileNotFoundError as error:
             absent.append(error)
-            if is_expected(folder, side, split):
+            if is_expected(folder, side, split, options.data):
                 findings.add("list refused", str(error), [name])
         except ValueError as error:
             refused = True
@@ -132,21 +140,40 @@ def lists_to_read(folder: Path, options: argparse.Namespace) -> list[tuple[str, 
     for side in SIDES:
         if options.list and side != "val":       # a list alone is read as a test list
             continue
-        splits = [options.split] if options.split else published_splits(folder, side, options.list)
+        splits = [options.split]
+        if not options.split:
+            splits = published_splits(folder, side, options.list, options.data)
         wanted += [(side, split) for split in splits]
     return wanted
 
 
-def is_expected(folder: Path, side: str, split: str) -> bool:
+def find_unread(folder: Path, options: argparse.Namespace, findings: Findings) -> list[str]:
+    """Find what class folders leave out. -> what train.py says of them, but for that
+
+    Only of sides without a list: a list says itself what is read.
+    """
+    sides = [side for side in SIDES if not options.list
+             and not find_lists(folder, side, options.data)]
+    if not sides:
+        return []
+    what = note_on_files(unlisted_folders(folder))
+    if what:
+        findings.add("other ending", what, sides)
+    lines = [line for side in sides
+             for line in notes(folder, side, "", options.class_names, options.data)]
+    return [line for line in dict.fromkeys(lines) if not what or what not in line]
+
+
+def is_expected(folder: Path, side: str, split: str, name: str) -> bool:
     """Whether a list that could not be read should have been readable.
 
     Some datasets have test lists only, or fewer train lists than test lists: that is no finding.
     """
-    found = find_lists(folder, side)
+    found = find_lists(folder, side, name)
     if found:
         return split in found
     # Without lists the classes are folders: those of all videos, or those of this side.
-    return needs_split(folder) or any((folder / name).is_dir() for name in SIDES[side])
+    return needs_split(folder, name) or any((folder / name).is_dir() for name in SIDES[side])
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -195,7 +222,7 @@ def find_missing(where: dict[str, list[str]], there: set[str], folder: Path, fin
     """Videos that are not at their paths.
 
     Files of the same stem are named, wherever they are in the dataset's folder: one was not taken
-    if there are several, or if only the capitals differ.
+    if there are several, if only the capitals differ, or for its ending.
     """
     missing = [path for path in where if path not in there]
     if not missing:
@@ -205,10 +232,10 @@ def find_missing(where: dict[str, list[str]], there: set[str], folder: Path, fin
     stems: dict[str, list[str]] = defaultdict(list)
     for parent in folders_of_videos(str(folder)):
         for name in os.listdir(parent):
-            stems[stem(name).casefold()].append(os.path.join(parent, name))
+            stems[bare_stem(name).casefold()].append(os.path.join(parent, name))
 
     for path in missing:
-        near = sorted(stems[stem(path).casefold()])
+        near = sorted(stems[bare_stem(path).casefold()])
         kind = "two candidates" if len(near) > 1 else "missing"
         what = path
         if near:
@@ -362,7 +389,7 @@ def check(options: argparse.Namespace) -> int:
     lists = read_lists(folder, options, findings)
     out.mkdir(parents=True, exist_ok=True)
     (out / "checked.jsonl").touch()              # from now on the folder is ours
-    notes = check_labels(lists, findings)
+    said = check_labels(lists, findings) + find_unread(folder, options, findings)
     for name, (videos, classes) in lists.items():
         print(f"{name}: {len(videos)} videos, {len(classes)} classes")
 
@@ -379,9 +406,9 @@ def check(options: argparse.Namespace) -> int:
         if entry["kind"] in UNUSABLE:
             unusable.update(entry["videos"])
     lengths = write_lists(out, lists, unusable, drop)
-    write_findings(out, folder, options.data, lists, lengths, notes, findings)
+    write_findings(out, folder, options.data, lists, lengths, said, findings)
 
-    print("\n".join([*notes, summary(findings) or "nothing found"]))
+    print("\n".join([*said, summary(findings) or "nothing found"]))
     good = ", ".join(f"{name}.txt ({length})" for name, length in lengths.items())
     print(f"\n{out}/findings.json; good lists: {good}")
     command = training_command(options.data, out, lengths)

@@ -133,6 +133,10 @@ def read_listed(folder: Path, side: str, files: dict[str, Path],
         # Labels count the classes of both sides: one side may lack a class.
         both = {each: list_rows(files[each], each, by_folder, folder) for each in files}
         rows = both[side]
+        part = class_part(file.name)
+        if part and any(isinstance(label, int) for _, _, label in rows):
+            raise FileNotFoundError(f"{file} needs the names of its {part} classes: "
+                                    f"{part}_labels.csv in the same folder, or --class-names FILE")
         classes = own_classes(file, folder, sum(both.values(), []))
 
     videos = folders.locate(label_rows(rows, folder, classes), folder)

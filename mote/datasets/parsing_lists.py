@@ -187,7 +187,14 @@ def unlabelled_rows(file: Path, lines: list[Line], folder: str | Path,
         if (first or all_numbers) and not is_there(line.path, folder):
             raise ValueError(f"{file}, line {line.n}: expected `path label`, the path first, "
                              f"got {line.text[:80]!r}")
-    return published.ucf_rows(file, [(line.n, line.path) for line in lines])
+    rows = published.ucf_rows(file, [(line.n, line.path) for line in lines])
+    find = class_finder(classes or [])
+    for where, path, name in rows:
+        if classes is not None and find(str(name)) is None:
+            raise ValueError(f"{where}: {name[:40]!r} is not one of the {len(classes)} class "
+                             "names: expected `path label`, or the folder of a class, "
+                             f"got {path[:60]!r}")
+    return rows
 
 
 # --- the lines of a list --------------------------------------------------------------------------
@@ -234,8 +241,11 @@ def split_line(n: int, text: str, folder: str | Path, known: set[str]) -> Line:
         numbers = NUMBERS.fullmatch(rest)
         if numbers:
             return Line(n, text, path, int(numbers[2]), path if numbers[1] else "", True)
+        counted = re.match(FRAMES + SEP, rest)
+        if counted and plain(unquoted(rest)) not in known:
+            rest = rest[counted.end():]
         if not rest or is_name(rest):
-            return Line(n, text, path, unquoted(rest) or None)
+            return Line(n, text, path, unquoted(rest) or None, path if counted else "", True)
     elif line.startswith('"') and line.count('"') % 2:
         return Line(n, text, line, None)           # a quote that is never closed
 

@@ -5,6 +5,7 @@ Files that describe a CLIP and fill it: which one is meant, is it safe to load, 
     check_activation(...)           a tag's weights in a model with another activation are refused
     find_weights(...)               an open_clip tag (downloaded) or a local file -> the file
     load_weights(clip, file)        open_clip's, OpenAI's (a plain state dict) or safetensors
+    stands_in(file)                 what was downloaded in place of weights: a pointer, a web page
 
 The weights themselves are read as plain tensors: no code from a file is ever run. Every mistake is
 a ValueError or OSError of one line that names the flag, the value and the rule.
@@ -12,6 +13,7 @@ a ValueError or OSError of one line that names the flag, the value and the rule.
 Copy alone: needs torch and open_clip. Not part of the paper.
 """
 import json
+import re
 import shlex
 import zipfile
 from pathlib import Path
@@ -91,6 +93,33 @@ def find_weights(backbone: str, pretrained: str, tag: dict) -> Path:
     return Path(pretrained)
 
 
+def stands_in(file: str | Path) -> str:
+    """What a file is that stands where weights should be, and what to do; "" for any other file.
+
+    A clone without Git LFS leaves a pointer of three lines, a browser or wget saves the page around
+    the download.
+    """
+    with open(file, "rb") as opened:
+        begin = opened.read(512)
+    if begin.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the file itself: run `git lfs pull` where it was cloned"
+    if b"annex/objects/" in begin.partition(b"\n")[0] and b"\0" not in begin:
+        return "a git-annex pointer, not the file itself: run `git annex get` where it was cloned"
+    if re.match(rb"(\xef\xbb\xbf)?\s*<[!?A-Za-z][^\0]*$", begin):
+        return "a saved web page, not the file itself: download it with the page's download link"
+    return ""
+
+
+def begin_of(file: str | Path) -> str:
+    """The first 512 bytes of a file where they are text; "" where they are not."""
+    with open(file, "rb") as opened:
+        begin = opened.read(512)
+    text = begin.decode("utf-8", errors="replace").lstrip("\ufeff \t\r\n")
+    # The last character may have been cut in two.
+    is_text = "".join(text[:-1].split()).isprintable() and "\ufffd" not in text[:-1]
+    return text if is_text else ""
+
+
 # --- its weights ----------------------------------------------------------------------------------
 def load_weights(clip: nn.Module, file: Path) -> None:
     """Load open_clip, OpenAI (state dict) or safetensors weights. Raises ValueError, with the file.
@@ -105,6 +134,9 @@ def load_weights(clip: nn.Module, file: Path) -> None:
         raise ValueError(f"--pretrained {file}: a TorchScript archive, as OpenAI publishes them, "
                          "and loading one runs code from it; if you trust it, convert it once: "
                          f"{shlex.join(command)}")
+    other = stands_in(file)
+    if other:
+        raise ValueError(f"--pretrained {file}: {other}")
     try:
         state = load_state_dict(str(file))
         if "token_ids" in state:
@@ -112,7 +144,10 @@ def load_weights(clip: nn.Module, file: Path) -> None:
         else:
             load_all_names(clip, file)
     except Exception as error:               # pickle, zip, key and shape errors of three libraries
+        begin = begin_of(file)
         reason = " ".join(str(error).split()) or type(error).__name__
+        if begin:                            # such as "Entry not found"
+            reason = f"a text, it begins with {begin[:40]!r}"
         raise ValueError(f"--pretrained {file}: not weights of this architecture, truncated, or "
                          f"not a plain state dict ({reason[:200]})") from None
 

@@ -7,6 +7,7 @@ The authors' checkpoint format, to ours and back, bit for bit, so that either co
                                        (frame_position_embeddings), and the class embeddings of
                                        fine-tuning (spe_cls_feature)
              epoch, optimizer_state_dict
+             names may begin with module. (saved inside a DDP): it is left out
     ours     model                     experts stacked (E, ...)
              clip                      the architecture, which theirs leaves to a config file
 
@@ -54,11 +55,11 @@ def from_authors(authors: dict) -> dict:
     or with trained fusion weights, and for a visual tower that is not CLIP's ViT.
     """
     model = {}
-    for name, tensor in authors["model_state_dict"].items():
+    for name, tensor in without_wrapper(authors["model_state_dict"]).items():
         if is_of_clip(name):
             model[name] = tensor.float()
 
-    shared, stacks = split_experts(authors["fusion_model_state_dict"])
+    shared, stacks = split_experts(without_wrapper(authors["fusion_model_state_dict"]))
     model.update(shared)
     if not stacks or "finetune_classes" not in model:
         raise ValueError("the authors' format, but without experts (mlp.fc_up.*) "
@@ -72,6 +73,14 @@ def from_authors(authors: dict) -> dict:
             "mean": OPENAI_MEAN, "std": OPENAI_STD}
     return {"model": model, "clip": clip, "classes": [], "step": 0, "frames": 8,
             "epoch": authors.get("epoch", 0)}
+
+
+def without_wrapper(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict without the prefix that a wrapper gives all names: DDP, or torch.compile."""
+    for prefix in ("module.", "_orig_mod.", "module."):
+        if state and all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return state
 
 
 def is_of_clip(name: str) -> bool:

@@ -11,7 +11,7 @@ What this protects from:
 
     a kill while writing      a file is written whole or not at all (`save_checkpoint`)
     code in a file            never run (`weights_only=True`)
-    damage, another format    one line that names the file
+    damage, another format    one line that names the file, and what stands in its place
 
 The sizes of the temporal transformer are read off the shapes of its weights. authors_format.py
 translates the authors' released format; run_folder.py decides which checkpoints a run keeps and
@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from ..clip_backbone import build_visual, is_torchscript, load_clip
+from ..files.weights import begin_of, stands_in
 from ..model import MoTE
 from ..temporal_experts import TemporalTransformer
 from .authors_format import from_authors, is_authors
@@ -76,6 +77,9 @@ def read_file(path: Path):
         raise FileNotFoundError(f"no checkpoint at {path}")
     if is_torchscript(path):
         raise ValueError(f"cannot read {path}: a TorchScript archive, not a checkpoint")
+    other = stands_in(path)
+    if other:
+        raise ValueError(f"cannot read {path}: {other}")
 
     try:
         check_checksums(path)
@@ -107,6 +111,9 @@ def reason_of(error: Exception, path: Path) -> str:
     text = str(error)
     if pickled and "weights_only" in text and "Unsupported" in text:
         return "it needs code to unpickle, which is never run"
+    begin = begin_of(path)
+    if begin:                                                    # such as "Entry not found"
+        return f"damaged, or not a checkpoint: a text, it begins with {begin[:40]!r}"
     return "damaged, or not a checkpoint"
 
 

@@ -13,6 +13,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import field, fields
+from pathlib import Path
 from typing import Any
 
 
@@ -74,7 +75,7 @@ def parse(config_class: type, script: str, description: str, recipes: tuple[Call
     asked in turn, and an earlier one's defaults stand. --help shows the defaults in force.
     """
     parser = parser_for(config_class, script, description)
-    argv = sys.argv[1:] if argv is None else argv
+    argv = joined(sys.argv[1:] if argv is None else argv, config_class)
     without_help = [word for word in argv if word not in ("-h", "--help")]
     decided: dict = {}
     for recipe in recipes:
@@ -84,6 +85,31 @@ def parse(config_class: type, script: str, description: str, recipes: tuple[Call
     config = config_class(**vars(parser.parse_args(argv)))
     check_ranges(config)
     return config
+
+
+def joined(argv: list[str], config_class: type) -> list[str]:
+    """The words of a command line, where a text that begins with a dash is joined to its option.
+
+    argparse would take it for an option: many videos of YouTube are called so. A word that is an
+    option itself is none, nor one of two dashes that is no file.
+
+    >>> joined(["--video", "-3B32lodo2M.mp4"], Config)             # doctest: +SKIP
+    ['--video=-3B32lodo2M.mp4']
+    """
+    flags = {flag(one.name) for one in fields(config_class)}
+    flags |= {flag(f"no-{one.name}") for one in fields(config_class)} | {"-h", "--help"}
+    texts = {flag(one.name) for one in fields(config_class) if one.type is str}
+
+    words: list[str] = []
+    for word in argv:
+        is_text = word.startswith("-") and word.partition("=")[0] not in flags
+        if word.startswith("--") and not Path(word).exists():
+            is_text = False
+        if is_text and words and words[-1] in texts:
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
 
 
 def comma_separated(text: str) -> list[str]:

@@ -29,6 +29,7 @@ from mote.clip_backbone import (
     load_clip,
     load_weights,
 )
+from mote.files.weights import stands_in
 
 
 def one_line(raised):
@@ -255,6 +256,35 @@ def test_a_file_that_is_not_these_weights_is_refused_in_one_line(config_file, tm
     with pytest.raises(ValueError, match=r"--pretrained .*w.pt: not weights of this architecture") as raised:
         load_clip(config_file("tiny"), str(file))
     assert one_line(raised) and not marker.exists()
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 353976522\n"
+IN_PLACE = {
+    "pointer": (POINTER.encode(), "a Git LFS pointer, not the file itself: run `git lfs pull`"),
+    "annex": (b"/annex/objects/SHA256E-s353976522--4d7a.pt\n", "a git-annex pointer, not the file itself"),
+    "page": (b"<!DOCTYPE html>\n<html><title>Sign in</title>", "a saved web page, not the file itself"),
+    "old page": (b"\xef\xbb\xbf\r\n <HTML><body>\xe9t\xe9", "a saved web page, not the file itself"),
+    "denied": (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "a saved web page"),
+    "comment": (b"<!-- saved from url=(0014) --><html>" + b" " * 2000, "a saved web page"),
+    "sentence": (b"Entry not found", "a text, it begins with 'Entry not found'"),
+    "json": (b'{"error": "Repository not found"}', "a text, it begins with '{\"error\""),
+    "long": ("weights é ".encode() * 200, "a text, it begins with 'weights"),
+}
+
+
+@pytest.mark.parametrize("content, said", IN_PLACE.values(), ids=IN_PLACE)
+def test_what_stands_in_place_of_weights_is_named(config_file, tmp_path, content, said):
+    file = tmp_path / "w.pt"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"--pretrained .*w.pt: ") as raised:
+        load_clip(config_file("tiny"), str(file))
+    assert one_line(raised) and said in str(raised.value)
+
+
+@pytest.mark.parametrize("begin", [b"<h\x00\x00\x00\x00\x00\x00{", b"PK\x03\x04<html>", b"\x80\x02}", b"", b"\xff\xfe"])
+def test_weights_are_never_taken_for_a_page_or_a_pointer(tmp_path, begin):
+    (tmp_path / "w.pt").write_bytes(begin + b"\x00" * 100)
+    assert stands_in(tmp_path / "w.pt") == ""
 
 
 def test_without_a_network_the_message_says_how_to_pass_a_file(monkeypatch):

@@ -8,6 +8,7 @@ where $MOTE_TEST_VIDEOS is set, on real files of seven codecs and containers.
 import platform
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,6 +97,35 @@ def test_jpeg_frames_are_in_order_of_their_numbers(tmp_path):
     for i, file in enumerate(sorted(padded.iterdir())):
         shutil.copy(file, plain / f"img_{i}.jpg")
     assert frame_numbers(decode(padded, np.arange)) == frame_numbers(decode(plain, np.arange)) == list(range(12))
+
+
+@pytest.mark.parametrize("name", ["frame ({}).jpg", "frame({}).jpg", "frame [{}].jpg", "{} copy.jpg", "a2-{}_rgb.JPG",
+                                  "frame_{}.jpeg", "{}.jpg"])
+def test_the_last_number_of_a_name_is_the_frames(tmp_path, name):
+    """Windows numbers files so: frame (1).jpg."""
+    for i, file in enumerate(sorted(write_jpegs(tmp_path / "clip", ramp(12)).iterdir())):
+        file.rename(tmp_path / "clip" / name.format(i))
+    assert frame_numbers(decode(tmp_path / "clip", np.arange)) == list(range(12))
+
+
+@pytest.mark.parametrize("name", ["frame (1) copy of flow.jpg", "a3-1_rgb.jpg", "frame.jpg", "frame (1) (1).jpg"])
+def test_a_name_that_differs_in_more_than_its_last_number_is_of_another_kind(tmp_path, name):
+    folder = write_jpegs(tmp_path / "clip", ramp(3))
+    for i, file in enumerate(sorted(folder.iterdir())):
+        file.rename(folder / (f"frame ({i}).jpg" if "frame" in name else f"a2-{i}_rgb.jpg"))
+    shutil.copy(next(folder.iterdir()), folder / name)
+    with pytest.raises(Undecodable, match="several kinds"):
+        decode(folder, np.arange)
+
+
+@pytest.mark.parametrize("name", ["12:30/1.mp4", "a:b.mp4", "file:x.mp4", "http:/x.mp4", "-x:y.mp4", "concat:1.mp4"])
+def test_a_colon_in_a_relative_path_is_no_protocol(videos, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Path(name).parent.mkdir(exist_ok=True)
+    shutil.copy(videos / "ramp.mp4", name)
+    assert frame_numbers(decode(name, choose(4, 9))) == [4, 9]
+    write_jpegs(Path("1:2"), ramp(3))
+    assert frame_numbers(decode("1:2", np.arange)) == [0, 1, 2]
 
 
 @needs_ffmpeg

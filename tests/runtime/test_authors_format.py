@@ -50,6 +50,19 @@ def test_the_authors_checkpoint_merges_its_experts():
     assert load_model(OFFICIAL).temporal.num_experts == 1
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+@pytest.mark.parametrize("parts", [("model_state_dict", "fusion_model_state_dict"), ("model_state_dict",),
+                                   ("fusion_model_state_dict",)])
+def test_a_checkpoint_saved_inside_a_wrapper_is_the_one_without(tmp_path, prefix, parts):
+    authors = torch.load(OFFICIAL, weights_only=True)
+    for part in parts:
+        authors[part] = {prefix + name: tensor for name, tensor in authors[part].items()}
+    torch.save(authors, tmp_path / "x.pt")
+    wrapped, plain = load_model(tmp_path / "x.pt").state_dict(), load_model(OFFICIAL).state_dict()
+    assert wrapped.keys() == plain.keys()
+    assert_close(dict(wrapped), dict(plain), rtol=0, atol=0)
+
+
 def authors_without(pattern):
     authors = torch.load(OFFICIAL, weights_only=True)
     for part in ("model_state_dict", "fusion_model_state_dict"):

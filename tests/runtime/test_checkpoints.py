@@ -121,6 +121,15 @@ def test_a_run_folder_means_its_last_checkpoint(saved, tmp_path):
     assert read_checkpoint(tmp_path)["step"] == read_checkpoint(str(tmp_path))["step"] == 7
 
 
+@pytest.mark.parametrize("content, said", [
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 3\n", "a Git LFS pointer, not the file itself"),
+    (b"<!DOCTYPE html><html>", "a saved web page, not the file itself"),
+    (b"Entry not found", "damaged, or not a checkpoint: a text, it begins with 'Entry not found'")])
+def test_what_stands_in_place_of_a_checkpoint_is_named(tmp_path, content, said):
+    (tmp_path / "MoTE_B16.pt").write_bytes(content)
+    assert f"cannot read {tmp_path / 'MoTE_B16.pt'}: {said}" in refused(tmp_path / "MoTE_B16.pt")
+
+
 @pytest.mark.parametrize("part", [0, 0.01, 0.5, 0.999])
 def test_a_truncated_checkpoint_is_refused(saved, tmp_path, part):
     save_checkpoint(tmp_path / "last.pt", saved)

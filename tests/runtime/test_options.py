@@ -50,6 +50,23 @@ def test_each_field_is_an_option_of_its_type():
     assert parsed("--no-flip", "--flip").flip is True and flag("clip_lr") == "--clip-lr"
 
 
+@pytest.mark.parametrize("text", ["-3B32lodo2M.mp4", "-x", "-clip.mp4", "-1", "--no video.mp4"])
+def test_a_text_may_begin_with_a_dash(tmp_path, monkeypatch, text):
+    """YouTube's names do. One of two dashes must be a file."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / text).touch()
+    assert parsed("--name", text, "--layers", "3") == parsed(f"--name={text}", "--layers=3") == Config(text, layers=3)
+    assert parsed("--layers", "3", "--name", text).name == text
+
+
+@pytest.mark.parametrize("argv, words", [
+    (["--name", "--layers", "3"], "--name: expected one argument"), (["--name", "--no-flip"], "expected one argument"),
+    (["--name", "--lyers", "3"], "--name: expected one argument"), (["--name"], "expected one argument"),
+    (["--layers", "-x"], "--layers: "), (["-x"], "unrecognized arguments: -x")])
+def test_an_option_is_no_text(argv, words):
+    assert words in refused(*argv)
+
+
 @pytest.mark.parametrize("argv, words", [
     (["--layer", "3"], "unrecognized arguments: --layer 3"),                 # no abbreviations
     (["--layers", "3.5"], "--layers: invalid int value: '3.5'"), (["--layers"], "--layers: expected one argument"),

@@ -283,6 +283,45 @@ def test_train_and_val_must_have_the_same_classes(names, what):
     assert notes[0] == "train2: no evidence in the file names for 2 of 2 classes"
 
 
+@pytest.mark.parametrize("sides", [True, False])
+def test_files_that_class_folders_leave_out_are_counted_and_three_are_named(tmp_path, run, videos, sides):
+    folders = ["data/train/catch", "data/val/catch"] if sides else ["data/catch"]
+    for n, folder in enumerate(folders):
+        fill(tmp_path / folder, [f"{n}a.mp4", f"{n}b.mp4"], lambda ending, number, n=n: videos(ending, 2 * n + number))
+    others = [f"{folders[-1]}/{name}" for name in ("a.MTS", "c.VOB", "d.ogv", "e.gif")]
+    for name in others:
+        write(tmp_path / name, "x")
+    status, findings, printed = run()
+    what = f"4 files of other endings are not read: {', '.join(others[:3])}, ..."
+    assert (status, [(entry["kind"], entry["what"]) for entry in findings]) == (1, [("other ending", what)])
+    assert printed.count(what) == 1 and f"1 x other ending: {check.KINDS['other ending']}" in printed
+
+
+def test_class_names_that_folders_say_are_noted(tmp_path, run, videos):
+    fill(tmp_path / "data", [f"tying_knot_-not_on_a_tie-/{i}.mp4" for i in range(5)], videos)
+    status, findings, printed = run()
+    assert (status, findings) == (0, [])
+    assert "'tying_knot_-not_on_a_tie-' says 'tying knot -not on a tie-'" in printed
+    assert printed.count("no class file") == 1
+
+
+def test_a_missing_video_names_the_file_that_was_not_taken_for_its_ending(tmp_path, run, videos):
+    hmdb(tmp_path / "data", videos)
+    (tmp_path / "data" / FIRST).rename((tmp_path / "data" / FIRST).with_suffix(".MTS"))
+    _, findings, _ = run()
+    assert [entry["what"] for entry in findings] == [
+        f"data/{FIRST}, but there is data/{Path(FIRST).with_suffix('.MTS')}"]
+
+
+def test_the_authors_lists_are_checked_for_the_dataset_of_that_name(tmp_path, run, videos):
+    fill(tmp_path / "data", ["videos/a.mp4"], videos)
+    for place in ("ucf101", "hmdb51"):
+        write(tmp_path / f"data/lists/{place}/vallist_split1.txt", "a.mp4 0\n")
+        write(tmp_path / f"data/lists/{place}/labels.csv", f"0,a class of {place}\n")
+    assert run("--data", "hmdb51")[:2] == (0, [])
+    assert good_list("val", "1")[1] == ["a class of hmdb51"]
+
+
 # --- all names of HMDB-51 and UCF-101 ---------------------------------------------------------------------------------
 def hmdb_paths(name: str, folder: bool) -> list[str]:
     return [f"hmdb51/{name if folder else 'all'}/{title}_{name}_f_cm_np1_ba_med_0.avi"
