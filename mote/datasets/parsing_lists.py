@@ -61,12 +61,10 @@ ENDING = "|".join(re.escape(ending) for ending in VIDEO_ENDINGS + OTHER_ENDINGS)
 
 PLAIN = re.compile(PATH + SEP + NUMBER)                                    # path, label
 WITH_FRAMES = re.compile(PATH + SEP + FRAMES + SEP + NUMBER)               # path, frames, label
-QUOTED = re.compile(rf'"((?:[^"]|"")+)"(?:{SEP}(.*))?')                    # "path", all the rest
-NUMBERS = re.compile(rf"(?:({FRAMES}){SEP})?{NUMBER}")                     # label, or frames, label
 FRAMES_BEHIND = re.compile(PATH + SEP + FRAMES)                            # path, frames
 COUNTED = re.compile(r"(\d{1,9})[,;|\t]\s*(.+)")                            # 0, all the rest
 TRAILING = re.compile(rf"(?<![{SEPARATORS}]){SEP}$")
-ENDS_INSIDE = re.compile(rf"(.*(?:{ENDING})'?){SEP}(.*)", re.I)             # path.mp4, all the rest
+ENDS_INSIDE = re.compile(rf"(.*(?:{ENDING})['\"]?){SEP}(.*)", re.I)        # path.mp4, all the rest
 
 # What people call the columns of a csv, in small letters, without spaces and underscores.
 PATH_COLUMNS = ("path", "video", "videopath", "videofile", "videoname", "videoid", "filename",
@@ -175,7 +173,7 @@ def unlabelled_rows(file: Path, lines: list[Line], folder: str | Path,
     label would be taken for a part of the folder's name.
     """
     homeless = [line for line in lines if not Path(line.path).parent.name]
-    if 2 * len(homeless) >= len(lines):
+    if homeless:
         raise not_a_pair(file, homeless[0], classes)
 
     for line in lines:
@@ -234,19 +232,7 @@ def without_counts(lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
 def split_line(n: int, text: str, folder: str | Path, known: set[str]) -> Line:
     """One line without a header. known: the class names, as `plain` compares them."""
     line = TRAILING.sub("", text)
-    quoted = QUOTED.fullmatch(line)
-    if quoted:
-        path = slashes(quoted[1].replace('""', '"'), folder)
-        rest = quoted[2] or ""
-        numbers = NUMBERS.fullmatch(rest)
-        if numbers:
-            return Line(n, text, path, int(numbers[2]), path if numbers[1] else "", True)
-        counted = re.match(FRAMES + SEP, rest)
-        if counted and plain(unquoted(rest)) not in known:
-            rest = rest[counted.end():]
-        if not rest or is_name(rest):
-            return Line(n, text, path, unquoted(rest) or None, path if counted else "", True)
-    elif line.startswith('"') and line.count('"') % 2:
+    if line.startswith('"') and line.count('"') % 2:
         return Line(n, text, line, None)           # a quote that is never closed
 
     plain_line = PLAIN.fullmatch(line)
@@ -269,9 +255,6 @@ def split_name(line: str, known: set[str]) -> tuple[str, str]:
     A name is sure behind the ending of a video, and where it is known and no other name fits.
     """
     ends_inside = ENDS_INSIDE.fullmatch(line)
-    if ends_inside and plain(unquoted(ends_inside[2])) in known:
-        return ends_inside[1], ends_inside[2]
-
     # Only so far from the end as names are long: a line may be of any length.
     longest = max(map(len, known), default=0)
     fits = []

@@ -9,7 +9,7 @@ import os
 import pytest
 from support.videos import relative, touch, write
 
-from mote.datasets.dataset import list_hash, open_dataset, train_and_tests
+from mote.datasets.dataset import class_names_of, list_hash, open_dataset, train_and_tests
 from mote.datasets.finding_lists import own_places
 from mote.datasets.folders import read_class_folders
 from mote.datasets.lists import (
@@ -68,6 +68,15 @@ def test_lists_of_other_datasets_alone_are_not_taken(tmp_path):
     folder = authors_lists(tmp_path / "mine")
     assert find_lists(folder, "val") == {} and find_classes(folder, "") is None
     assert own_places(folder) == []
+
+
+def test_class_names_are_those_beside_the_lists_of_the_dataset(tmp_path, monkeypatch):
+    folder = authors_lists(tmp_path / "ucf101")
+    write(folder / "lists/kinetics_400_labels.csv", "0,a class of another dataset\n")
+    assert find_classes(folder, "1") == folder / "lists/ucf101/ucf_labels.csv"
+    assert read_split(folder, "val")[1] == ["class of ucf101"]
+    monkeypatch.setenv("MOTE_DATA", str(tmp_path))
+    assert class_names_of("ucf101") == ["class of ucf101"]
 
 
 def test_one_folder_of_lists_is_taken_whatever_its_name(tmp_path):
