@@ -37,12 +37,12 @@ from mote.datasets.folders import (  # noqa: E402
 from mote.datasets.lists import (  # noqa: E402
     find_lists,
     needs_split,
-    notes,
     published_splits,
     read_split,
     unlisted_folders,
     write_split,
 )
+from mote.datasets.lists import notes as notes_on_folders  # noqa: E402
 from mote.runtime.errors import one_line_errors  # noqa: E402
 from mote.runtime.options import plain_errors  # noqa: E402
 from tools.checks.lists import Findings, Lists, check_labels, check_same  # noqa: E402
@@ -152,16 +152,14 @@ def find_unread(folder: Path, options: argparse.Namespace, findings: Findings) -
 
     Only of sides without a list: a list says itself what is read.
     """
-    sides = [side for side in SIDES if not options.list
-             and not find_lists(folder, side, options.data)]
-    if not sides:
+    sides = [side for side in SIDES if not find_lists(folder, side, options.data)]
+    if options.list or not sides:
         return []
     what = note_on_files(unlisted_folders(folder))
     if what:
         findings.add("other ending", what, sides)
-    lines = [line for side in sides
-             for line in notes(folder, side, "", options.class_names, options.data)]
-    return [line for line in dict.fromkeys(lines) if not what or what not in line]
+    lines = notes_on_folders(folder, sides[0], "", options.class_names, options.data)
+    return [line for line in lines if not what or what not in line]
 
 
 def is_expected(folder: Path, side: str, split: str, name: str) -> bool:
@@ -389,7 +387,8 @@ def check(options: argparse.Namespace) -> int:
     lists = read_lists(folder, options, findings)
     out.mkdir(parents=True, exist_ok=True)
     (out / "checked.jsonl").touch()              # from now on the folder is ours
-    said = check_labels(lists, findings) + find_unread(folder, options, findings)
+    notes = check_labels(lists, findings)
+    of_folders = find_unread(folder, options, findings)
     for name, (videos, classes) in lists.items():
         print(f"{name}: {len(videos)} videos, {len(classes)} classes")
 
@@ -406,9 +405,9 @@ def check(options: argparse.Namespace) -> int:
         if entry["kind"] in UNUSABLE:
             unusable.update(entry["videos"])
     lengths = write_lists(out, lists, unusable, drop)
-    write_findings(out, folder, options.data, lists, lengths, said, findings)
+    write_findings(out, folder, options.data, lists, lengths, notes + of_folders, findings)
 
-    print("\n".join([*said, summary(findings) or "nothing found"]))
+    print("\n".join([*notes, summary(findings) or "nothing found", *of_folders]))
     good = ", ".join(f"{name}.txt ({length})" for name, length in lengths.items())
     print(f"\n{out}/findings.json; good lists: {good}")
     command = training_command(options.data, out, lengths)

@@ -182,8 +182,13 @@ def read_unlisted(folder: Path, side: str, class_file: str = "",
 
 def unlisted_folders(folder: Path) -> list[Path]:
     """The class folders of a dataset without lists, those of all sides."""
-    sides = [part for each in SIDES for part in side_folders(folder, each)]
-    return [part / name for part in sides or [folder] for name in folders.class_folders(part)]
+    sides: list[Path] = []
+    for each in SIDES:
+        sides += side_folders(folder, each)
+    found: list[Path] = []
+    for part in sides or [folder]:
+        found += [part / name for name in folders.class_folders(part)]
+    return found
 
 
 def notes(folder: Path, side: str, list_file: str = "", class_file: str = "",

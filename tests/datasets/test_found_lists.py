@@ -4,6 +4,7 @@ The lists and class names of a folder are those of the dataset, of all its class
 For the authors' folder lists/ copied whole, base-to-novel and few-shot lists beside the published ones, class folders
 that lost their brackets, and files that are not read. Checked against the files that were made.
 """
+import itertools
 import os
 
 import pytest
@@ -160,8 +161,9 @@ WAYS = {
 def test_class_folders_get_the_names_of_the_class_file(tmp_path, way, sides):
     given = [NAMES[2], NAMES[0], NAMES[3], NAMES[1]]
     write(tmp_path / "classes.csv", "".join(f"{i},{name}\n" for i, name in enumerate(given)))
-    for name in NAMES:
-        touch(tmp_path, *(f"{side}{way(name)}/{i}.mp4" for i in "12345" for side in (["train/", "val/"] * sides or [""])))
+    places = ["train/", "val/"] if sides else [""]
+    for name, place in itertools.product(NAMES, places):
+        touch(tmp_path, *(f"{place}{way(name)}/{i}.mp4" for i in "12345"))
     videos, classes = read_split(tmp_path, "val")
     assert classes == given
     assert {(os.path.basename(os.path.dirname(path)), label) for path, label in videos} == {

@@ -36,7 +36,7 @@ def refusal(folder, text, **options):
 # Of each format: lines that are right, and lines that are not as they are.
 FORMATS = {
     "frames": (["abseiling/v_10 250 0", "skateboarding/w_3 12 1", "abseiling/x 9 0"],
-               ["skateboarding/w_148 1", "skateboarding/w_148", "skateboarding/w.mp4 1", "w.mp4 1", "w.mp4", "junk here",
+               ["skateboarding/w_148 1", "skateboarding/w_148", "skateboarding/w.mp4 1", "w.mp4 1", "w.mp4", "junk x",
                 "skateboarding/w_148 250 one", "a.mp4 1 2 3 1"]),
     "frames of files": (["abseiling/v.mp4 250 0", "w 3.mp4 12 1", "x.avi 9 0"],
                         ["skateboarding/w.mp4 1", "w.mp4 250", "w.mp4", "w.mp4 1.5", "skateboarding/w_148 1",
@@ -44,7 +44,7 @@ FORMATS = {
     "csv with frames": (["abseiling/v,250,0", "skateboarding/w,12,1", '"x, y",9,0'],
                         ["skateboarding/w,1", "skateboarding/w,,1", "skateboarding/w,1,", '"w",1', "w,12,one", '"w,1']),
     "path and label": (["abseiling/v.mp4 0", "skateboarding/w 3.mp4 1", "x.avi 0"],
-                       ["w.mp4 250 1", "w.mp4 250.0 1.0", "w.mp4", "w.mp4 skateboarding", "# w.mp4 1 #", "w.mp4 1 # why",
+                       ["w.mp4 250 1", "w.mp4 250.0 1.0", "w.mp4", "w.mp4 skateboarding", "# w.mp4 1 #", "w.mp4 1 # y",
                         "w.mp4:1", "w.mp4 -", "w.mp4 nan", "w.mp4 0 abseiling", "w.mp4 abseiling 0"]),
     "csv": (["abseiling/v.mp4,0", '"skateboarding/w, 3.mp4",1', "x.avi,0"],
             ["w.mp4,250,1", "w.mp4", "w.mp4,", "w.mp4,one", '"w.mp4,1', 'w.mp4,""', "w.mp4,nan", "0,w.mp4"]),

@@ -122,7 +122,7 @@ def test_a_run_folder_means_its_last_checkpoint(saved, tmp_path):
 
 
 @pytest.mark.parametrize("content, said", [
-    (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 3\n", "a Git LFS pointer, not the file itself"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:4\nsize 3\n", "a Git LFS pointer, not the file itself"),
     (b"<!DOCTYPE html><html>", "a saved web page, not the file itself"),
     (b"Entry not found", "damaged, or not a checkpoint: a text, it begins with 'Entry not found'")])
 def test_what_stands_in_place_of_a_checkpoint_is_named(tmp_path, content, said):
