@@ -4,9 +4,12 @@ Frames out of files: video containers, through torchcodec, and folders of JPEGs.
     decode(path, choose)             the frames of the indices choose(how many there are)
     decode_distinct(path, choose)    each distinct frame once, and where each index finds its own
 
-A damaged file is Undecodable, with its reason in one line.
+A damaged file is Undecodable, with its reason in one line. Frames are sought where torchcodec's
+seeks are right; the bytes of the file decide (containers.py). Others are decoded from the first
+frame on, up to the last one asked for.
 
-Copy alone: needs torch, numpy and torchcodec (which needs FFmpeg's libraries).
+Copy together with containers.py. Needs torch, numpy and torchcodec (which needs FFmpeg's
+libraries).
 Not part of the paper. Differs from the authors' code: torchcodec, not decord.
 """
 import re
@@ -17,13 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MAX_PIXELS = 2**25     # of a frame, 8K: a damaged header may claim any size, and ask for the memory
+try:
+    from .containers import Look, examine
+except ImportError:                              # copied beside containers.py, outside the package
+    from containers import Look, examine  # type: ignore[no-redef]
 
-# Containers without presentation times. With B-frames in them, as in UCF-101's and HMDB-51's .avi,
-# torchcodec 0.17 finds a frame before the one asked for, whenever it seeks: decode them in order.
-# In .ts it finds wrong frames even in order.
-IN_ORDER = (".avi", ".divx", ".mpg", ".mpeg")
-WRONG = (".ts",)
+MAX_PIXELS = 2**25     # of a frame, 8K: a damaged header may claim any size, and ask for the memory
 
 # What torchcodec raised on damaged files.
 DAMAGED = (RuntimeError, ValueError, IndexError, OSError, ZeroDivisionError)
@@ -61,10 +63,11 @@ def decode_distinct(
             distinct, places = np.unique(indices, return_inverse=True)
             frames = read_jpegs([files[i] for i in distinct])
         else:
-            decoder = open_video(path)
+            look = examine(path)
+            decoder = open_video(path, look)
             indices = choose(len(decoder))
             distinct, places = np.unique(indices, return_inverse=True)
-            frames = read_frames(path, decoder, distinct.tolist())
+            frames = read_frames(path, look, decoder, distinct.tolist())
     except DAMAGED as error:
         raise Undecodable(f"{path}: {first_line(error)}"[:300]) from None
 
@@ -134,60 +137,142 @@ def jpeg_size(file: bytes) -> tuple[int, int]:
 
 
 # --- a video container ----------------------------------------------------------------------------
-def open_video(path: Path):
-    """torchcodec's decoder of a file whose header claims no absurd size.
+INDEXED = ("mp4", "mkv", "avi")                  # what torchcodec counts well
+
+
+def open_video(path: Path, look: Look):
+    """A decoder of a file whose header claims no absurd size: torchcodec's, or an InOrder.
 
     To be called in the worker that decodes: a decoder does not survive a fork. One thread, since
-    the workers are many.
+    the workers are many. Raises ValueError for a file without video.
     """
     from torchcodec.decoders import VideoDecoder
 
-    # FFmpeg takes the 12: of a relative path 12:30/1.mp4 for a protocol.
-    decoder = VideoDecoder(path.absolute(), num_ffmpeg_threads=1)
+    # Absolute: FFmpeg takes the 12: of a relative path 12:30/1.mp4 for a protocol.
+    path = path.absolute()
+    if look.instead:
+        raise ValueError(f"{look.instead}, no video")
+    if look.in_order:
+        decoder = InOrder(path)
+        if look.container in INDEXED:            # without the frames that an edit list hides
+            decoder.length = len(VideoDecoder(path, num_ffmpeg_threads=1))
+        elif look.container in ("ogg", "asf") and len(decoder) == 1:
+            raise ValueError("sound with a picture, no video")
+    else:
+        decoder = VideoDecoder(path, num_ffmpeg_threads=1)
     check_size(decoder.metadata.height, decoder.metadata.width)
     return decoder
 
 
-def read_frames(path: Path, decoder, distinct: list[int]) -> Tensor:
-    """The frames of a sorted list of indices -> uint8 (n, 3, h, w).
+class InOrder:
+    """A decoder that never seeks: packets as they are stored, frames as the codec gives them.
+
+    len() is the number of packets, one for each frame in nearly all files.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from torchcodec.decoders import Demuxer
+
+        self.path = path
+        self.metadata = Demuxer(path).streams[0].metadata
+        self.length: int | None = None
+
+    def __len__(self) -> int:
+        """Counted without decoding."""
+        from torchcodec.decoders import Demuxer
+
+        if self.length is None:
+            self.length = sum(1 for _ in Demuxer(self.path))
+        return self.length
+
+    def frames(self):
+        """Every frame, as the codec made it: not yet in RGB."""
+        from torchcodec.decoders import Demuxer
+
+        demuxer = Demuxer(self.path)
+        decoder = demuxer.streams[0].make_decoder(num_ffmpeg_threads=1)
+        for packet in demuxer:
+            yield from decoder.decode(packet)
+        yield from decoder.drain()
+
+    def get(self, distinct: list[int]) -> Tensor:
+        """The frames of a sorted list of indices -> uint8 (n, 3, h, w), in the header's size.
+
+        For the last one or two frames, if they are not there, the one before stands in. Raises
+        IndexError where more are missing.
+        """
+        from torchcodec.decoders import ColorConverter
+
+        convert = ColorConverter().convert
+        wanted = set(distinct)
+        found = []
+        i = -1
+        for i, frame in enumerate(self.frames()):
+            latest = frame
+            if i in wanted:
+                found.append(convert(frame).data)
+            if i == distinct[-1]:
+                break
+        missing = len(distinct) - len(found)
+        if missing and (i < 0 or i < len(self) - 3):
+            raise IndexError(f"{len(self)} frames are stored, but only {i + 1} decode")
+        found += [convert(latest).data] * missing
+        return torch.stack(same_size(found, self.metadata.height, self.metadata.width))
+
+
+def same_size(frames: list[Tensor], h: int, w: int) -> list[Tensor]:
+    """Frames (3, ?, ?), uint8, with those of another size resized to (3, h, w)."""
+    resized = []
+    for frame in frames:
+        if frame.shape[1:] != (h, w):
+            floats = torch.nn.functional.interpolate(
+                frame[None].float(), (h, w), mode="bicubic", antialias=True)
+            frame = floats[0].round().clamp(0, 255).to(torch.uint8)
+        resized.append(frame)
+    return resized
+
+
+def read_frames(path: Path, look: Look, decoder, distinct: list[int]) -> Tensor:
+    """The frames of a sorted list of indices -> uint8 (n, 3, h, w), as a player shows them.
 
     For the last one or two frames that torchcodec cannot reach (open GOPs), the one before stands
-    in. A RuntimeError anywhere else is the decoder's. Raises ValueError for a container in WRONG.
+    in. A RuntimeError anywhere else is the decoder's.
     """
-    ending = path.suffix.lower()
-    if ending in WRONG:
-        raise ValueError("torchcodec mistakes the frames of this container: re-encode it "
-                         "(tools/prepare.py)")
-    if ending in IN_ORDER:
-        return read_in_order(decoder, distinct)
+    if look.in_order:
+        frames = decoder.get(distinct)
+    else:
+        frames = seek_frames(path, look, decoder, distinct)
+    if look.mirrored:
+        # torchcodec turns frames, but does not mirror them: what is left is a flip of the rows as
+        # they were stored, which are columns after a quarter turn.
+        quarter = round((decoder.metadata.rotation or 0) / 90) % 2
+        frames = frames.flip(-1 if quarter else -2)
+    return frames
+
+
+def seek_frames(path: Path, look: Look, decoder, distinct: list[int]) -> Tensor:
+    """The same from torchcodec's own decoder, before any mirroring."""
+    front = [i for i in distinct if i < look.front]
+    if front:                                    # shown before the first keyframe that is shown
+        frames = InOrder(path).get(front)
+        if len(front) == len(distinct):
+            return frames
+        behind = seek_frames(path, look._replace(front=0), decoder, distinct[len(front):])
+        return torch.cat([frames, behind])
 
     last = len(decoder) - 1
     try:
         return decoder.get_frames_at(distinct).data
-    except RuntimeError:
+    except RuntimeError as error:
+        if "pre-allocated" in str(error):        # the size changes on the way: one by one
+            decoder = open_video(path, look)
+            frames = [decoder.get_frame_at(i).data for i in distinct]
+            size = decoder.metadata.height, decoder.metadata.width
+            return torch.stack(same_size(frames, *size))
         if distinct[-1] < last or last < 1:
             raise
         reachable = [min(i, last - 1) for i in distinct]
-        return open_video(path).get_frames_at(reachable).data    # a new one: the old one has failed
-
-
-def read_in_order(decoder, distinct: list[int]) -> Tensor:
-    """The same, but decoding all frames from the first one on, so that torchcodec never seeks.
-
-    It decodes the whole video up to the last frame asked for; a copy that tools/prepare.py has
-    re-encoded is faster.
-    """
-    last = len(decoder) - 1
-    frames = []
-    for i in range(distinct[-1] + 1):
-        try:
-            frame = decoder.get_frame_at(i).data
-        except RuntimeError:
-            if i < max(1, last - 1):
-                raise                                            # else the frame before stands in
-        if i in distinct:
-            frames.append(frame)
-    return torch.stack(frames)
+        return open_video(path, look).get_frames_at(reachable).data   # the old one has failed
 
 
 # --- the decoder itself ---------------------------------------------------------------------------

@@ -127,7 +127,7 @@ def test_what_is_not_installed_is_named_and_nothing_else_is_looked_at(capsys, mo
     assert lines[-1] == "the other checks need these first" and not any("generated" in line for line in lines)
 
 
-@pytest.mark.parametrize("name, version, least", [("torch", "2.9.1+cu128", "2.11"), ("torchcodec", "0.9.1", "0.16"),
+@pytest.mark.parametrize("name, version, least", [("torch", "2.9.1+cu128", "2.11"), ("torchcodec", "0.9.1", "0.17"),
                                                   ("open_clip_torch", "2.32.0", "3.3")])
 def test_a_version_below_pyprojects_is_wrong(find, monkeypatch, name, version, least):
     assert f'"{name}>={least}"' in (ROOT / "pyproject.toml").read_text()

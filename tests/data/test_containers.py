@@ -1,0 +1,242 @@
+"""
+From every container and codec that ffmpeg writes here, any draw of frames is the frames asked for, or a refusal.
+
+For the files of support/footage.py, whatever their names, against ffmpeg's decoding in order; and for damaged headers
+(hypothesis). docs/data.md has the table of these files. How much is decoded, and what looking at a file costs, is
+counted and measured.
+"""
+import math
+import mmap
+import random
+import shutil
+import subprocess
+import time
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from support.footage import BY_NAME, FOOTAGE, PATTERN, right_frames, table, write, wrong
+from support.places import ROOT
+from torchcodec.decoders import VideoDecoder
+
+from mote.data import Undecodable, decode, segment_indices
+from mote.files import containers, decoding
+from mote.files.containers import examine
+
+pytestmark = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg program to write these files with")
+SOUND = "sine=frequency=440:duration=1"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("footage")
+
+
+def ffmpeg(*arguments):
+    subprocess.run(["ffmpeg", "-v", "error", "-y", *map(str, arguments)], check=True, capture_output=True)
+    return arguments[-1]
+
+
+# --- any draw of frames -----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", BY_NAME)
+def test_any_draw_of_frames_is_the_frames_asked_for(folder, name):
+    path = write(name, folder)
+    n = len(right_frames(path))
+    numbers = random.Random(name)
+    draws = [segment_indices(n, 8)[0].tolist(), list(range(n)), *([i] for i in range(0, n, 3))]
+    draws += [sorted(numbers.sample(range(n), numbers.randint(1, 8))) for _ in range(6)]
+    for indices in draws:
+        assert wrong(path, indices) == [], f"{indices}: (asked for, given)"
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_the_number_of_frames_is_ffmpegs(folder, name):
+    counts = []
+    decode(write(name, folder), lambda n: counts.append(n) or np.array([0]))
+    assert counts == [len(right_frames(write(name, folder)))]
+
+
+def test_the_table_of_the_page_is_what_was_measured(folder):
+    page = (ROOT / "docs/data.md").read_text()
+    assert "\n".join(table(folder)) in page, "python tests/support/footage.py prints it"
+    assert len(FOOTAGE) >= 20
+
+
+# --- the bytes decide, not the name -----------------------------------------------------------------------------------
+@pytest.mark.parametrize("name, other", [("mpeg4_b_frames.avi", ".mp4"), ("h264.ts", ".mp4"), ("b_frames.mp4", ".ts"),
+                                         ("b_frames.mp4", ".avi"), ("mpeg2.vob", ".mkv"), ("b_frames.mkv", ".avi"),
+                                         ("h264.m2ts", ".mov"), ("raw.h264", ".mp4"), ("mjpeg.avi", "")])
+def test_the_name_of_a_file_changes_nothing(folder, tmp_path, name, other):
+    path = write(name, folder)
+    renamed = tmp_path / f"x{other}"
+    shutil.copy(path, renamed)
+    assert examine(renamed) == examine(path)
+    assert torch.equal(decode(renamed, lambda n: segment_indices(n, 8)), decode(path, lambda n: segment_indices(n, 8)))
+
+
+CONTAINERS = {"b_frames.mp4": "mp4", "negative.mov": "mp4", "lost_h264.3gp": "mp4", "b_frames.mkv": "mkv",
+              "vp9.webm": "mkv", "mjpeg.avi": "avi", "h264.ts": "mpegts", "h264.m2ts": "mpegts", "mpeg1.mpg": "mpeg",
+              "mpeg2.vob": "mpeg", "raw.h264": "raw stream", "raw.m2v": "raw stream", "h264.flv": "flv",
+              "h264.asf": "asf", "theora.ogv": "ogg", "animated.gif": "gif"}
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_a_container_is_known_by_its_bytes(folder, name):
+    assert examine(write(name, folder)).container == CONTAINERS[name]
+
+
+# --- what is sought, what is read in order ----------------------------------------------------------------------------
+SOUGHT = ("b_frames.mp4", "no_b_frames.mp4", "open_gop.mp4", "fragments.mp4", "uneven.mp4", "ten_bits.mp4",
+          "mirrored.mp4", "negative.mov", "b_frames.mkv", "hevc.mp4", "vp9.webm", "av1.mp4", "mpeg4.mp4", "mpeg4.mkv",
+          "mjpeg.mov", "mpeg4.avi", "mjpeg.avi", "gaps.avi", "h264_no_b_frames.avi")
+
+
+@pytest.mark.parametrize("name", SOUGHT)
+def test_a_sound_file_is_sought_and_gives_what_torchcodec_gives(folder, name):
+    path = write(name, folder)
+    look = examine(path)
+    indices = [3, 17, 40]
+    assert look.in_order == "" and look.front == 0
+    if not look.mirrored:
+        assert torch.equal(decode(path, lambda n: np.array(indices)), VideoDecoder(path).get_frames_at(indices).data)
+
+
+def test_what_is_read_in_order_is_bit_for_bit_what_is_sought(folder):
+    for name in ("b_frames.mp4", "ten_bits.mp4", "hevc.mkv", "vp9.webm", "turned_by_90.mp4"):
+        path = write(name, folder)
+        assert torch.equal(decoding.InOrder(path).get(list(range(50))), VideoDecoder(path)[:]), name
+
+
+def test_of_a_long_mjpeg_avi_only_the_frames_asked_for_are_decoded(tmp_path):
+    """All other frames are overwritten: whoever decodes one of them fails."""
+    path = ffmpeg("-f", "lavfi", "-i", "testsrc2=size=16x16:rate=25:duration=1080", "-c:v", "mjpeg", "-q:v", "2",
+                  "-pix_fmt", "yuvj420p", tmp_path / "long.avi")
+    asked = segment_indices(27_000, 8)[0].tolist()
+    right = decode(path, lambda n: np.array(asked))
+    content = bytearray(path.read_bytes())
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        frames = list(containers.avi_frames(data, 0, 0))
+    assert len(frames) == 27_000
+    for i, (begin, end) in enumerate(frames):
+        if i not in (0, *asked):                 # the first one is looked at when the file is opened
+            content[begin:end] = bytes(end - begin)
+    path.write_bytes(content)
+    assert torch.equal(decode(path, lambda n: np.array(asked)), right)
+    with pytest.raises(Undecodable):
+        decode(path, lambda n: np.array([asked[1] + 1]))
+
+
+def test_reading_in_order_ends_at_the_last_frame_asked_for(folder, monkeypatch):
+    read = []
+    frames = decoding.InOrder.frames
+
+    def counted(self):
+        for frame in frames(self):
+            read.append(frame)
+            yield frame
+    monkeypatch.setattr(decoding.InOrder, "frames", counted)
+    decode(write("mpeg4_b_frames.avi", folder), lambda n: np.array([3, 7]))
+    assert len(read) == 8
+
+
+def samples_of(path):
+    with open(path, "rb") as file:
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    moov, = [(begin, end) for kind, begin, end in containers.boxes(data, 0, len(data)) if kind == b"moov"]
+    trak = containers.box_tree(data, *containers.box_tree(data, *moov)[b"trak"][0])
+    _, config = containers.mp4_codec(data, trak)
+    return data, config, *containers.mp4_samples(data, trak)
+
+
+@pytest.mark.parametrize("options", ["", "-x264-params aud=1", "-x264-params slices=3"])
+@pytest.mark.parametrize("b_frames", [0, 2])
+def test_b_slices_of_h264_are_seen_behind_whatever_stands_in_front(tmp_path, options, b_frames):
+    path = ffmpeg("-f", "lavfi", "-i", PATTERN, "-c:v", "libx264", "-bf", b_frames, *options.split(),
+                  tmp_path / "x.mp4")
+    data, config, starts, stops = samples_of(path)
+    assert len(starts) == 50
+    assert containers.has_b_slices(data, starts, stops, containers.length_size(config)) == (b_frames > 0)
+
+
+def test_h264_without_times_and_without_b_frames_is_sought_though_its_header_does_not_say_so(folder, monkeypatch):
+    monkeypatch.setattr(containers, "h264_reorders", lambda sps: None)
+    assert examine(write("no_b_frames.mp4", folder)).in_order == ""
+    assert examine(write("lost_h264.mp4", folder)).in_order == containers.LOST
+
+
+def test_looking_at_a_file_costs_less_than_2_per_cent_of_decoding_a_clip(tmp_path):
+    """Side by side, the fastest of ten each; of ten seconds in the size of Kinetics."""
+    for name, options in (("times.mp4", "-bf 3"), ("no_times.mp4", "-bf 0"), ("times.mkv", "-bf 3")):
+        path = ffmpeg("-f", "lavfi", "-i", "testsrc2=size=340x256:rate=30:duration=10", "-threads", "1", "-c:v",
+                      "libx264", *options.split(), tmp_path / name)
+        fastest = [math.inf, math.inf]
+        for _ in range(10):
+            for i, step in enumerate((examine, lambda path: decode(path, lambda n: segment_indices(n, 8)))):
+                start = time.perf_counter()
+                step(path)
+                fastest[i] = min(fastest[i], time.perf_counter() - start)
+        assert fastest[0] < 0.02 * fastest[1], f"{name}: {fastest[0] * 1e3:.2f} ms and {fastest[1] * 1e3:.1f} ms"
+
+
+# --- sizes that change, sound, damage ---------------------------------------------------------------------------------
+def test_a_size_that_changes_on_the_way_gives_the_right_frames_in_one_size(tmp_path):
+    for i, size in enumerate(("96x64", "64x48")):
+        picture = f"nullsrc=s={size}:r=25:d=1,geq=lum=20+4*(N+{25 * i}):cb=128:cr=128"
+        ffmpeg("-f", "lavfi", "-i", picture, "-c:v", "libvpx", "-b:v", "2M", tmp_path / f"{i}.webm")
+    (tmp_path / "list.txt").write_text("file 0.webm\nfile 1.webm\n")
+    both = ffmpeg("-f", "concat", "-i", tmp_path / "list.txt", "-c", "copy", tmp_path / "both.webm")
+    frames = decode(both, np.arange)
+    assert frames.shape == (50, 3, 64, 96) and frames.dtype == torch.uint8
+    assert torch.equal(frames[:25], decode(tmp_path / "0.webm", np.arange))
+    for indices in (list(range(50)), [3, 30], [40], [10]):
+        assert wrong(both, indices) == []
+
+
+@pytest.mark.parametrize("ending, options", [("m4a", ""), ("mp3", "-id3v2_version 3"), ("flac", ""), ("mka", "")])
+@pytest.mark.parametrize("name", ["song", "song.mp4"])
+def test_sound_with_a_picture_is_no_video(tmp_path, ending, options, name):
+    ffmpeg("-f", "lavfi", "-i", "color=red:s=64x64:d=0.04", "-frames:v", "1", tmp_path / "cover.png")
+    cover = ["-i", tmp_path / "cover.png", "-map", "0", "-map", "1", "-c:v", "copy", "-disposition:v:0", "attached_pic"]
+    if ending == "mka":
+        cover = ["-attach", tmp_path / "cover.png", "-metadata:s:t", "mimetype=image/png"]
+    song = ffmpeg("-f", "lavfi", "-i", SOUND, *cover, *options.split(), tmp_path / f"song.{ending}")
+    shutil.copy(song, tmp_path / name)
+    with pytest.raises(Undecodable, match="sound.* with a picture, no video"):
+        decode(tmp_path / name, np.arange)
+
+
+def test_sound_alone_is_no_video(tmp_path):
+    with pytest.raises(Undecodable, match="sound, no video"):
+        decode(ffmpeg("-f", "lavfi", "-i", SOUND, tmp_path / "sound.mp4"), np.arange)
+
+
+def test_frames_that_are_missing_at_the_end_are_not_made_up(folder, tmp_path):
+    """Of a file read in order, all but the last two must decode."""
+    whole = write("mpeg2.mpeg", folder).read_bytes()
+    (tmp_path / "cut.mpeg").write_bytes(whole[:len(whole) // 2])
+    n = []
+    decode(tmp_path / "cut.mpeg", lambda count: n.append(count) or np.array([0]))
+    assert 10 < n[0] < 40
+    with pytest.raises(IndexError, match="frames are stored, but only"):
+        reader = decoding.InOrder(tmp_path / "cut.mpeg")
+        reader.length = n[0] + 5
+        decoding.read_frames(tmp_path / "cut.mpeg", examine(tmp_path / "cut.mpeg"), reader, [n[0] + 4])
+
+
+FUZZED = ("b_frames.mp4", "cut.mp4", "lost.mp4", "lost_hevc.mp4", "fragments.mp4", "lost_h264.mkv", "hevc.mkv",
+          "mpeg4_b_frames.avi", "h264.avi")
+
+
+@given(name=st.sampled_from(FUZZED), changes=st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=8)),
+                                                      max_size=6), length=st.floats(0, 1))
+def test_whatever_the_bytes_a_look_at_a_file_ends_with_an_answer(folder, name, changes, length):
+    content = bytearray(write(name, folder).read_bytes())
+    for place, new in changes:
+        at = int(place * (len(content) - 8))
+        content[at:at + len(new)] = new
+    path = folder / "fuzzed"
+    path.write_bytes(content[:int(length * len(content))])
+    look = examine(path)
+    assert isinstance(look.in_order, str) and look.front >= 0
