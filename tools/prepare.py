@@ -8,7 +8,8 @@ Re-encode a dataset, once, so that training decodes it several times as fast; me
 Training takes 8 frames from all over a video, and for each of them the decoder works through all
 frames since the keyframe before it. So a prepared video has a keyframe every 12 frames, H.264 that
 is cheap to decode (-tune fastdecode), a short side of 256 (never enlarged), upright pictures and no
-sound. Every frame that decodes is kept, in order.
+sound. Every frame that decodes is kept, in order: each frame of a copy is compared with the frames
+of its source around the same number.
 
 Lists (.txt, .csv, .json in SRC and its folders) are copied; mote finds the videos that they name by
 their stems. Folders of JPEGs are not copied: they are cheap to decode as they are.
@@ -36,6 +37,7 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -51,9 +53,14 @@ FAILED = "failed.txt"
 SETTINGS = "prepare.json"
 TEMPORARY = ".prepare-"
 LIST_ENDINGS = tuple(f".{ending}" for ending in ENDINGS)
+# Videos that mote lists do not look for, but that ffmpeg decodes: a copy of them is found.
+SOURCE_ENDINGS = (*VIDEO_ENDINGS, ".mts", ".m2ts", ".vob", ".ogv", ".asf", ".divx", ".m2v", ".f4v",
+                  ".h264", ".hevc")
 
 FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))    # what ffmpeg says of a full disk
 T, SIZE = 8, 224                                 # of the clips measured: the paper's
+SIGHT = 32                                       # pixels a side of the frames compared, in grey
+NEIGHBOURS = 6                                   # frames before and after, compared with each
 EPOCHS = 3                                       # measured; the first only fills the disk's cache
 
 
@@ -90,7 +97,8 @@ def plan(src: Path, dst: Path) -> tuple[dict[Path, Path], dict[Path, Path]]:
             raise ValueError(f"{videos[target]} and {video} would both become {target}: rename one")
         videos[target] = video
     if not videos:
-        raise ValueError(f"{src}: no videos below it (endings: {' '.join(VIDEO_ENDINGS)})")
+        raise ValueError(f"{src}: no videos below it "
+                         f"(endings: {' '.join(SOURCE_ENDINGS)})")
 
     lists: dict[Path, Path] = {}
     for file in [*src.glob("*.*"), *src.glob("*/*.*")]:
@@ -116,7 +124,7 @@ def find_videos(folder: Path, above: frozenset[str]) -> Iterator[Path]:
             continue
         if os.path.isdir(folder / name):
             yield from find_videos(folder / name, above | {real})
-        elif name.lower().endswith(VIDEO_ENDINGS):
+        elif name.lower().endswith(SOURCE_ENDINGS):
             yield folder / name
 
 
@@ -216,15 +224,26 @@ def ffmpeg_prints(*arguments: str) -> bytes:
     return done.stdout
 
 
-def ffmpeg(*arguments: str) -> tuple[int, list[str]]:
-    """Run ffmpeg, without a shell. -> number of frames that it decoded, its errors
+class Run(NamedTuple):
+    """What ffmpeg did: how many frames it decoded, what they look like, and its errors."""
+    decoded: int
+    sight: np.ndarray                            # (n, SIGHT * SIGHT) uint8, grey
+    errors: list[str]
 
-    Raises OSError with its last error if it fails, or if the disk is full: old versions end with
-    status 0 nevertheless.
+
+def ffmpeg(source: list[str], keep_all: list[str], *output: str) -> Run:
+    """Run ffmpeg, without a shell: look at every frame of a source, and write an output, if any.
+
+    source: options and the input's name. Raises OSError with its last error if it fails, or if the
+    disk is full: old versions end with status 0 nevertheless.
     """
-    command = ["ffmpeg", "-nostdin", "-hide_banner", "-nostats", "-v", "level+verbose", *arguments]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                          stderr=subprocess.PIPE)
+    # Frames whose size changes on the way go through the filters of the first one.
+    command = ["ffmpeg", "-nostdin", "-hide_banner", "-nostats", "-v", "level+verbose",
+               "-reinit_filter", "0", *source]
+    # 0:V:0 is the first stream of pictures that is no cover image.
+    small = f"format=gray,scale={SIGHT}:{SIGHT}:flags=area,settb=1/90000,setpts=N"
+    look = ["-map", "0:V:0", "-vf", small, *keep_all, "-f", "rawvideo", "pipe:1"]
+    done = subprocess.run([*command, *look, *output], stdin=subprocess.DEVNULL, capture_output=True)
     said = done.stderr.decode(errors="replace")
     # "[mp4 @ 0x1] [error] ...", but not the summary of those before it.
     errors = re.findall(r"^(?:\[\S+ @ \S+\] )*\[(?:error|fatal|panic)\] (?!Conversion failed)(.*)",
@@ -236,8 +255,34 @@ def ffmpeg(*arguments: str) -> tuple[int, list[str]]:
     if done.returncode:
         raise OSError(errors[-1] if errors else f"ffmpeg ended with status {done.returncode}")
     counts = re.findall(r"(\d+) frames decoded", said)
-    frames = int(counts[0]) if counts else 0
-    return frames, errors
+    whole = len(done.stdout) // SIGHT**2 * SIGHT**2
+    sight = np.frombuffer(done.stdout[:whole], np.uint8).reshape(-1, SIGHT**2)
+    return Run(int(counts[0]) if counts else 0, sight, errors)
+
+
+def misplaced(before: np.ndarray, after: np.ndarray) -> str:
+    """Which frame of a copy is another one of its source, or "".
+
+    before, after: what the frames look like, (n, SIGHT * SIGHT) each. Among its neighbours a frame
+    must be nearest to its own source frame. Where nothing moves, all are equally near, but for the
+    noise of encoding: a frame is misplaced only if another one is more than twice as near.
+    """
+    n = len(before)
+    distances = np.full((n, 2 * NEIGHBOURS + 1), np.inf)
+    for shift in range(-NEIGHBOURS, NEIGHBOURS + 1):
+        first, last = max(0, -shift), min(n, n - shift)
+        if first < last:
+            theirs = before[first + shift:last + shift].astype(np.int16)
+            difference = np.abs(after[first:last] - theirs)
+            distances[first:last, shift + NEIGHBOURS] = difference.mean(axis=1)
+
+    own = distances[:, NEIGHBOURS]
+    strange = np.flatnonzero(own > 2 * distances.min(axis=1) + 0.5)       # grey levels
+    if not len(strange):
+        return ""
+    i = int(strange[0])
+    source = i + int(distances[i].argmin()) - NEIGHBOURS
+    return f"frame {i} of the copy is frame {source} of the source"
 
 
 def tells_of_full_disk(text: str) -> bool:
@@ -267,20 +312,26 @@ def encode(src: Path, dst: Path, options: argparse.Namespace, keep_all: list[str
     # http:x.mp4 is a name.
     source = ["-y", "-protocol_whitelist", "file", "-threads", "1", "-i", f"file:{src}",
               "-filter_threads", "1"]
-    # 0:V:0 is the first stream of pictures that is no cover image.
     pictures_only = ["-map", "0:V:0", "-map_metadata", "-1", "-map_chapters", "-1"]
     codec = ["-pix_fmt", "yuv420p", "-c:v", "libx264", "-threads", "1", "-g", str(options.gop),
              "-crf", str(options.crf), "-tune", "fastdecode"]
     filters = ["-vf", picture_filters(options.short_side)]
     try:
         with whole(dst) as temporary:
-            frames, complaints = ffmpeg(*source, *pictures_only, *filters, *keep_all, *codec,
-                                        "-f", "mp4", f"file:{temporary}")
+            made = ffmpeg(source, keep_all, *pictures_only, *filters, *keep_all, *codec,
+                          "-f", "mp4", f"file:{temporary}")
             # Decoded again, and counted: the number in its header may lie.
-            written, wrong = ffmpeg("-threads", "1", "-i", f"file:{temporary}", *keep_all,
-                                    "-f", "null", "-")
-            if wrong or written != frames or not frames:
-                raise OSError(f"{frames} frames decoded, {written} written {''.join(wrong[-1:])}")
+            again = ffmpeg(["-threads", "1", "-i", f"file:{temporary}"], keep_all)
+            frames, complaints = made.decoded, made.errors
+            if again.errors or again.decoded != frames or not frames:
+                wrong = "".join(again.errors[-1:])
+                raise OSError(f"{frames} frames decoded, {again.decoded} written {wrong}")
+            if len(made.sight) != frames or len(again.sight) != frames:
+                raise OSError(f"{frames} frames decoded, {len(made.sight)} of the source and "
+                              f"{len(again.sight)} of the copy seen")
+            moved = misplaced(made.sight, again.sight)
+            if moved:
+                raise OSError(moved)
     except OSError as error:
         if tells_of_full_disk(str(error)):
             raise OSError(f"{dst}: {error}") from None

@@ -16,10 +16,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.footage import BY_NAME, right_frames, write
 from torchcodec.decoders import VideoDecoder
 from torchvision.transforms.v2 import functional as vision
 
@@ -123,6 +125,64 @@ def test_every_frame_is_kept_in_order(src, dst):
         assert len(prepared) == count((dst / name).with_suffix(".mp4")) == 40, name
         found = prepared.float().mean(dim=(1, 2, 3))
         assert (found - torch.tensor(BRIGHTNESS)).abs().max() < 2.4, name        # neighbours in brightness: 5.8 apart
+
+
+@pytest.fixture(scope="module")
+def prepared_footage(tmp_path_factory):
+    """A folder with all of support/footage.py (made, src) and its prepared copy (dst). -> folder, failed.txt"""
+    place = tmp_path_factory.mktemp("footage")
+    (place / "made").mkdir()
+    for name in BY_NAME:
+        made = write(name, place / "made")
+        (place / "src" / name.replace(".", "_")).mkdir(parents=True)
+        shutil.copy(made, place / "src" / name.replace(".", "_") / name)
+    run(place / "src", place / "dst")
+    failed = place / "dst" / "failed.txt"
+    return place, failed.read_text() if failed.exists() else ""
+
+
+@pytest.mark.parametrize("name", [name for name in BY_NAME if not name.endswith(".gif")])
+def test_each_prepared_frame_is_nearest_to_its_own_source_frame(prepared_footage, name):
+    """Among its twelve neighbours, of every container, codec and trouble; and there are as many."""
+    place, failed = prepared_footage
+    assert not failed
+    right = right_frames(place / "made" / name).float()
+    copy = decode(place / "dst" / name.replace(".", "_") / f"{Path(name).stem}.mp4", lambda n: torch.arange(n).numpy())
+    assert copy.shape == right.shape
+    distances = torch.cdist(copy.flatten(1).float(), right.flatten(1))
+    for i in range(len(copy)):
+        near = distances[i, max(0, i - 6):i + 7]
+        assert distances[i, i] <= near.min() * 1.001, i
+
+
+def test_a_size_that_changes_on_the_way_becomes_one(src, dst):
+    src.mkdir()
+    for i, size in enumerate(("96x64", "64x48")):
+        video(src.parent / f"{i}.webm", f"nullsrc=s={size}:r=25:d=1,geq=lum=20+4*(N+{25 * i}):cb=128:cr=128", "-c:v",
+              "libvpx", "-b:v", "2M")
+    (src.parent / "list.txt").write_text("file 0.webm\nfile 1.webm\n")
+    subprocess.run([FFMPEG, "-v", "error", "-f", "concat", "-i", src.parent / "list.txt", "-c", "copy", src / "a.webm"],
+                   check=True)
+    assert run(src, dst)["prepared"] == 1
+    prepared = frames(dst / "a.mp4")
+    assert prepared.shape == (50, 3, 64, 96)
+    assert (prepared.float().mean(dim=(1, 2, 3)).diff() > 3).all()               # 4 of luma are 4.7 of RGB
+
+
+def test_a_copy_whose_frames_were_moved_is_named():
+    """Six frames either way; not where nothing moves, whatever the noise."""
+    numbers = np.random.default_rng(0)
+    source = numbers.integers(0, 256, (40, 1024)).astype(np.uint8)
+    noise = numbers.integers(0, 2, source.shape).astype(np.uint8)
+    assert prepare.misplaced(source, source // 2 * 2 + noise) == ""
+    swapped = source.copy()
+    swapped[[10, 11]] = swapped[[11, 10]]
+    assert prepare.misplaced(source, swapped) == "frame 10 of the copy is frame 11 of the source"
+    late = np.concatenate([source[:1].repeat(6, axis=0), source[:-6]])
+    assert prepare.misplaced(source, late) == "frame 1 of the copy is frame 0 of the source"
+    still = source[:1].repeat(40, axis=0)
+    assert prepare.misplaced(still, still // 2 * 2 + noise) == ""
+    assert prepare.misplaced(source[:1], source[:1]) == ""
 
 
 LOOKS = {"plain.mp4": (), "hd.mp4": ("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"),
@@ -311,6 +371,8 @@ def test_failures_are_listed_and_the_others_done(one, src, dst):
 SPOILT = {"cut short": ('if encoding; then $FFMPEG "$@" && truncate -s 3000 "$last"; else exec $FFMPEG "$@"; fi', ""),
           "frames dropped": ('for a; do shift; case "$a" in scale=*) a="$a,select=mod(n\\\\,2)";; esac; '
                              'set -- "$@" "$a"; done; exec $FFMPEG "$@"', "12 frames decoded, 6 written"),
+          "frames moved": ('for a; do shift; case "$a" in scale=*) a="reverse,$a";; esac; set -- "$@" "$a"; done; '
+                           'exec $FFMPEG "$@"', r"frame \d+ of the copy is frame \d+ of the source"),
           "no frames": ('echo "0 frames decoded" >&2; if encoding; then : > "$last"; fi', "0 frames decoded, 0 wr"),
           "killed": ('if encoding; then $FFMPEG "$@"; kill -9 $$; fi; exec $FFMPEG "$@"', "ended with status -9"),
           "stopped": ('if encoding; then $FFMPEG "$@"; exit 255; fi; exec $FFMPEG "$@"', "ended with status 255")}
