@@ -46,10 +46,15 @@ from mote.datasets.lists import notes as notes_on_folders  # noqa: E402
 from mote.runtime.errors import one_line_errors  # noqa: E402
 from mote.runtime.options import plain_errors  # noqa: E402
 from tools.checks.lists import Findings, Lists, check_labels, check_same  # noqa: E402
-from tools.checks.videos import DEPTHS, examine_all  # noqa: E402
+from tools.checks.videos import DEPTHS, compare_all, examine_all  # noqa: E402
 
 SHORT = 8                                        # frames; clips of a shorter video repeat some
 EXAMPLES = 3                                     # findings of each kind that are printed
+SAMPLE = 3                                       # videos of each container, sought and in order
+# Endings -> the container that they promise. Others promise nothing.
+PROMISED = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mp4", ".3gp": "mp4", ".mkv": "mkv",
+            ".webm": "mkv", ".avi": "avi", ".mpg": "mpeg", ".mpeg": "mpeg", ".ts": "mpegts",
+            ".flv": "flv", ".wmv": "asf"}
 
 # Kind of finding -> what to do about it, in the order in which they are printed.
 KINDS = {
@@ -75,21 +80,26 @@ KINDS = {
                "else download it, or take the line out",
     "two candidates":
         "neither was taken: remove or rename one of them, or give the path in the list",
-    "empty file": "download it again",
-    "absurd size": "not decoded; look at it, download it again",
-    "undecodable": "download it again, or re-encode it: ffmpeg -i IN OUT.mp4",
-    "decoder crashed": "download it again, or re-encode it: ffmpeg -i IN OUT.mp4",
-    "decoder hung": "re-encode it, or give it longer: --timeout",
-    "fewer frames than claimed":
-        "cut off or damaged, or its end does not decode: download or re-encode it",
+    "empty file": "it holds nothing: another copy is needed",
+    "absurd size": "not decoded; look at it: its header may be damaged",
+    "no video": "take the line out: there is nothing to see but a cover",
+    "not a video": "something else has a video's name: look at it, find the video",
+    "cut off": "its end is missing: another copy is needed; tools/prepare.py keeps what ffmpeg reads",
+    "undecodable": "tools/prepare.py re-encodes what ffmpeg can read of it",
+    "decoder crashed": "re-encode it: tools/prepare.py, or ffmpeg -i IN OUT.mp4",
+    "decoder hung": "re-encode it (tools/prepare.py), or give it longer: --timeout",
+    "fewer frames than claimed": "cut off or damaged, or its end does not decode: "
+                                 "tools/prepare.py keeps the frames that do",
+    "wrong frames": "seeking misses the frames asked for, in others of its kind too: "
+                    "re-encode them with tools/prepare.py",
     "no duration": "its time stamps are damaged, its frames are not: nothing to do for mote",
     "short video":
         f"fewer than {SHORT} frames: clips repeat them; leave it out if the action is not in them",
 }
 # The good lists leave out the videos of these kinds.
 UNUSABLE = {
-    "missing", "two candidates", "empty file", "absurd size", "undecodable", "decoder crashed",
-    "decoder hung", "fewer frames than claimed",
+    "missing", "two candidates", "empty file", "absurd size", "no video", "not a video", "cut off",
+    "undecodable", "decoder crashed", "decoder hung", "fewer frames than claimed", "wrong frames",
 }
 
 
@@ -202,7 +212,47 @@ def check_files(lists: Lists, folder: Path, options: argparse.Namespace, finding
     for path, record in tqdm(records, total=len(todo), unit="video", disable=None):
         seen[path] = record
         judge_record(path, record, where[path], findings)
+
+    sample = [] if options.decode == "none" else sample_of_each(seen)
+    for path, record in compare_all(sample, options.jobs, options.timeout):
+        judge_record(path, record, where[path], findings)
     return seen
+
+
+def sample_of_each(seen: dict[str, dict]) -> list[str]:
+    """The first SAMPLE good videos of each container in which frames are sought."""
+    of_kind: dict[str, list[str]] = defaultdict(list)
+    for path, record in sorted(seen.items()):
+        sought = record.get("container") and not record["in_order"]
+        if sought and "problem" not in record:
+            of_kind[record["container"]].append(path)
+    sample = []
+    for paths in of_kind.values():
+        sample += paths[:SAMPLE]
+    return sample
+
+
+def describe_reading(seen: dict[str, dict]) -> list[str]:
+    """Lines on what is no fault: videos read in order, and names that promise another container."""
+    slow: dict[str, list[str]] = defaultdict(list)
+    misnamed = []
+    for path, record in sorted(seen.items()):
+        if "problem" in record or not record.get("container"):
+            continue
+        if record["in_order"]:
+            slow[record["in_order"]].append(path)
+        promised = PROMISED.get(os.path.splitext(path)[1].lower())
+        if promised and promised != record["container"]:
+            misnamed.append(f"{path} is {record['container']}")
+
+    lines = []
+    for why, paths in slow.items():
+        lines.append(f"{len(paths)} videos are read in order: {why} ({paths[0]}); right, but slow "
+                     "where videos are long: tools/prepare.py")
+    if misnamed:
+        lines.append(f"{len(misnamed)} videos have the name of another container, which mote does "
+                     f"not mind: {', '.join(misnamed[:EXAMPLES])}")
+    return lines
 
 
 def names_of_lists(lists: Lists) -> dict[str, list[str]]:
@@ -400,6 +450,7 @@ def check(options: argparse.Namespace) -> int:
         of_split = {name: content for name, content in lists.items() if split_of(name) == split}
         drop |= check_same(of_split, seen, findings)
 
+    notes += describe_reading(seen)
     unusable: set[str] = set()
     for entry in findings.values():
         if entry["kind"] in UNUSABLE:

@@ -270,7 +270,8 @@ def misplaced(before: np.ndarray, after: np.ndarray) -> str:
     n = len(before)
     distances = np.full((n, 2 * NEIGHBOURS + 1), np.inf)
     for shift in range(-NEIGHBOURS, NEIGHBOURS + 1):
-        first, last = max(0, -shift), min(n, n - shift)
+        first = max(0, -shift)
+        last = min(n, n - shift)
         if first < last:
             theirs = before[first + shift:last + shift].astype(np.int16)
             difference = np.abs(after[first:last] - theirs)

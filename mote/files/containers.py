@@ -108,6 +108,37 @@ def container(data: mmap.mmap) -> str:
     return "unknown"
 
 
+def claimed_size(path: str | Path) -> int:
+    """Bytes that a file should have by its own account, where it gives one; 0 where it does not.
+
+    More than it has: its end was cut off. Raises OSError where it cannot be read.
+    """
+    with open(path, "rb") as file:
+        try:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError:                       # an empty file
+            return 0
+    with data:
+        name = container(data)
+        at = 0
+        try:
+            if name == "avi":
+                return 8 + struct.unpack_from("<I", data, 4)[0]
+            if name == "mkv":
+                _, begin, at = element(data, 0, whole=True)
+                _, begin, at = element(data, at, whole=True)
+            while name == "mp4" and at + 8 <= len(data):
+                size, = struct.unpack_from(">I", data, at)
+                if size == 1:
+                    size, = struct.unpack_from(">Q", data, at + 8)
+                if size < 8:                     # to the end of the file, or damaged
+                    break
+                at += size
+        except DAMAGED:
+            return 0
+        return at
+
+
 # --- 2. mp4, mov, 3gp -----------------------------------------------------------------------------
 MASTERS = (b"moov", b"trak", b"edts", b"mdia", b"minf", b"stbl", b"moof", b"traf")
 Box = tuple[int, int]                            # where its content begins and ends
@@ -335,8 +366,11 @@ TIME, BLOCKS = 0xE7, (0xA3, 0xA1)
 ENTRY, NUMBER, KIND, CODEC, PRIVATE, ENCODINGS = 0xAE, 0xD7, 0x83, 0x86, 0x63A2, 0x6D80
 
 
-def element(data: mmap.mmap, at: int) -> tuple[int, int, int]:
-    """An EBML element: its id, and where its content begins and ends (RFC 8794)."""
+def element(data: mmap.mmap, at: int, whole: bool = False) -> tuple[int, int, int]:
+    """An EBML element: its id, and where its content begins and ends (RFC 8794).
+
+    whole: where it ends by its own account, also beyond the end of the file.
+    """
     length = 9 - data[at].bit_length()
     name = int.from_bytes(data[at:at + length], "big")
     at += length
@@ -345,7 +379,7 @@ def element(data: mmap.mmap, at: int) -> tuple[int, int, int]:
     at += length
     if length > 8 or size == (1 << 7 * length) - 1:              # unknown: to the end
         return name, at, len(data)
-    return name, at, min(at + size, len(data))
+    return name, at, at + size if whole else min(at + size, len(data))
 
 
 def elements(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, int, int]]:

@@ -428,6 +428,12 @@ def no_video(data, video):
     (data / FIRST).write_bytes(b"<html>404</html>")
 
 
+def sound_with_a_cover(data, video):
+    """An .mp4 whose only track is turned into one of sound, with a cover among its tags."""
+    content = video(".mp4", 0).read_bytes().replace(b"vide", b"soun").replace(b"udta", b"covr")
+    (data / FIRST).write_bytes(content)
+
+
 def cut_off_avi(data, video):
     whole = video(".avi", 0, 40).read_bytes()
     (data / FIRST).write_bytes(whole[:len(whole) // 2])
@@ -462,11 +468,12 @@ FILES = {       # what is done to the first video of `hmdb` -> kind found, a par
     missing_but_for_capitals: ("missing", f"{FIRST}, but there is data/videos/Movie_a_Catch_f", 14),
     two_candidates: ("two candidates", f"{FIRST[:-4]}.mkv and data/{FIRST[:-4]}.mp4", 14),
     empty: ("empty file", FIRST, 14),
-    no_video: ("undecodable", FIRST, 14),
+    no_video: ("not a video", f"{FIRST}: its bytes are of no known container, they begin with b'<html>404", 14),
+    sound_with_a_cover: ("no video", f"{FIRST}: sound with a picture, no video", 14),
     cut_off_avi: ("fewer frames than claimed", f"{FIRST}: the header claims 40 frames, the file holds ", 14),
     cut_off_at_nine_tenths: ("fewer frames than claimed", f"{FIRST}: the header claims 40 frames, the file", 14),
     cut_off_mkv: ("fewer frames than claimed", f"{FIRST[:-4]}.mkv: the header claims 4.0 s, its ", 14),
-    cut_off_mp4: ("undecodable", FIRST, 14),
+    cut_off_mp4: ("cut off", f"{FIRST}: cut off: ", 14),
     short: ("short video", f"{FIRST}: 7 frames", 15),
     an_empty_folder: ("undecodable", f"{FIRST}: a folder without", 14),
 }
@@ -512,6 +519,53 @@ def test_frames_that_do_not_decode_are_found_as_deep_as_asked(tmp_path, run, vid
                     [f"data/{FIRST}: frame {found} of 9 does not decode (no such packet)"])
 
 
+def test_no_advice_is_to_download_what_is_there():
+    assert {kind for kind, advice in check.KINDS.items() if "download" in advice} == {"missing"}
+
+
+@pytest.mark.parametrize("depth, expected", [("none", []), ("some", ["wrong frames"])])
+def test_frames_that_seeking_misses_are_found_on_a_sample_of_each_container(tmp_path, run, videos, monkeypatch, depth,
+                                                                           expected):
+    """A decoder that finds the frame before, in .mkv alone, where it seeks: one of the three in the sample is told."""
+    def late(path, choose):
+        if path.endswith("Movie_a_catch_f_cm_np1_ba_med_0.mkv"):
+            return decode(path, lambda n: (choose(n) - 1).clip(0))
+        return decode(path, choose)
+    data = hmdb(tmp_path / "data", videos)
+    for number in range(3):
+        stem = f"Movie_{'abc'[number]}_catch_f_cm_np1_ba_med_{number}"
+        shutil.copy(videos(".mkv", number), data / f"videos/{stem}.mkv")
+        (data / f"videos/{stem}.avi").unlink()
+    monkeypatch.setattr(check_videos, "decode", late)
+    findings = run("--decode", depth)[1]
+    assert kinds(findings) == expected
+    if expected:
+        assert findings[0]["what"] == (f"data/{FIRST[:-4]}.mkv: frame 1, sought, is not frame 1, read in order")
+        assert len(good_list("train")[0]) == 14
+
+
+def test_three_videos_of_each_container_are_compared(tmp_path, run, videos, monkeypatch):
+    compared = []
+    monkeypatch.setattr(check, "compare_all", lambda paths, *_: compared.extend(paths) or iter([]))
+    data = hmdb(tmp_path / "data", videos)
+    shutil.copy(videos(".mkv", 0), data / FIRST)                 # its name is no matter
+    run()
+    assert len(compared) == 4 and f"data/{FIRST}" in compared
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the command ffmpeg")
+def test_what_is_read_in_order_and_what_has_another_name_is_noted_and_no_finding(tmp_path, run, videos):
+    data = hmdb(tmp_path / "data", videos)
+    for name, options in ((FIRST, "-f mpegts"), (SECOND, "-f mp4")):
+        subprocess.run(["ffmpeg", "-v", "error", "-y", "-f", "lavfi", "-i", "testsrc2=size=64x48:rate=25:duration=1",
+                        "-c:v", "libx264", *options.split(), data / name], check=True)
+    status, findings, printed = run()
+    assert (status, findings) == (0, [])
+    assert f"1 videos are read in order: torchcodec's seeks in mpegts are not exact (data/{FIRST})" in printed
+    assert f"2 videos have the name of another container, which mote does not mind: data/{FIRST} is mpegts" in printed
+    assert f"data/{SECOND} is mp4" in printed
+
+
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the command ffmpeg")
 def test_a_clip_that_was_cut_without_decoding_is_good(tmp_path, run):
     """As Kinetics is cut: the header counts frames from before the cut, back to a key frame, which nobody shows."""
@@ -524,7 +578,8 @@ def test_a_clip_that_was_cut_without_decoding_is_good(tmp_path, run):
     write(tmp_path / "data/val.txt", "mp4.mp4 0\nmkv.mkv 0\n")
     write(tmp_path / "data/classes.csv", "0,action\n")
     assert run("--decode", "all")[:2] == (0, [])
-    assert json.loads((tmp_path / "out/checked.jsonl").read_text().splitlines()[0])["frames"] < 40
+    records = map(json.loads, (tmp_path / "out/checked.jsonl").read_text().splitlines())
+    assert [record["frames"] < 40 for record in records if record["path"].endswith("mp4")] == [True]
 
 
 def test_all_means_every_frame_once(videos, monkeypatch):

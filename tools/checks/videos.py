@@ -4,13 +4,17 @@ Open many videos in processes that may crash or hang, and remember what was seen
 Used by tools/check.py.
 
     for path, record in examine_all(paths, "some", set(), Path("checked.jsonl"), 2, 60):
-        record       frames, height, width, seconds, sha256, as far as they are known;
+        record       frames, height, width, seconds, sha256, as far as they are known; container,
+                     and in_order, why it is not sought in;
                      problem: [kind, what] if there is one
+    for path, record in compare_all(paths, 2, 60):
+        record       problem, if frames that were sought are not those read in order
 
 Each record becomes a line of the file at once. A later run takes it from there as long as the
 video's path, size and time of change are the same: whatever ends a run, the next one goes on.
 depth says how much of a video is decoded; it is one of DEPTHS.
 """
+import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -27,10 +31,13 @@ from typing import BinaryIO
 import numpy as np
 
 from mote.data import MAX_PIXELS, Undecodable, decode, segment_indices
+from mote.files import containers, decoding
 
 DEPTHS = ("none", "first", "some", "all")        # each sees what those before it see
 T = 8                                            # frames of a clip
 AT_ONCE = 32                                     # frames decoded at once for "all"
+COMPARED = 600                                   # frames from the first on, of which T are compared
+ORDER = "order"                                  # in place of a depth: compare sought and in order
 Task = tuple[str, str, bool]                     # path, depth, whether its content is hashed
 
 
@@ -45,15 +52,44 @@ def examine(path: str, depth: str, hashed: bool) -> dict:
     try:
         if hashed:
             seen["sha256"] = sha256(path)
-        if not os.path.isdir(path):
+        if depth == ORDER:
+            problem = compare(path)
+        elif not os.path.isdir(path):
             problem = read_header(path, seen)
-        if not problem and depth != "none":
+        if not problem and depth not in ("none", ORDER):
             problem = read_frames(path, depth, seen)
     except (Undecodable, RuntimeError, ValueError, OSError) as error:
-        problem = ["undecodable", reason(error, path)]
+        problem = true_reason(path, reason(error, path))
     if problem:
         seen["problem"] = problem
     return seen
+
+
+def true_reason(path: str, what: str) -> list[str]:
+    """[kind, what] of a file that does not decode. what: what the decoder says, which may mislead.
+
+    First what the bytes say: sound only, cut off, or no video at all under a video's name.
+    """
+    if os.path.isdir(path):
+        return ["undecodable", what]
+    with contextlib.suppress(OSError):
+        if what.endswith("no video"):
+            return ["no video", what]
+        missing = cut_off(path)
+        if missing:
+            return ["cut off", f"{missing} ({what})"]
+        if containers.examine(path).container == "unknown":
+            with open(path, "rb") as file:
+                head = file.read(16)
+            return ["not a video", f"its bytes are of no known container, they begin with {head!r}"]
+    return ["undecodable", what]
+
+
+def cut_off(path: str) -> str:
+    """How much of a file there is, if it should be longer by its own account; else ""."""
+    size = os.path.getsize(path)
+    claimed = containers.claimed_size(path)
+    return f"cut off: {size} of {claimed} bytes are there" if claimed > size else ""
 
 
 def sha256(path: str) -> str:
@@ -83,14 +119,32 @@ def read_header(path: str, seen: dict) -> list[str] | None:
     """
     from torchcodec.decoders import VideoDecoder
 
-    decoder = VideoDecoder(path, num_ffmpeg_threads=1)
+    look = containers.examine(path)
+    seen |= {"container": look.container, "in_order": look.in_order}
+    if look.instead:
+        return ["no video", f"{look.instead}, no video"]
+    if look.container in decoding.INDEXED:
+        decoder = VideoDecoder(path, num_ffmpeg_threads=1)
+        seen["seconds"] = decoder.metadata.duration_seconds
+    else:
+        decoder = decoding.InOrder(Path(path))                   # nobody looks at its times
     header = decoder.metadata
     n = len(decoder)
-    height, width, seconds = header.height, header.width, header.duration_seconds
-    seen |= {"frames": n, "height": height, "width": width, "seconds": seconds}
+    height, width = header.height, header.width
+    seen |= {"frames": n, "height": height, "width": width}
     if (height or 0) * (width or 0) > MAX_PIXELS:
         return ["absurd size", f"{width} x {height} pixels"]
+    if "seconds" not in seen:
+        return None
+    return claims_too_much(path, look.container, n, header)
 
+
+def claims_too_much(path: str, container: str, n: int, header) -> list[str] | None:
+    """The problem, [kind, what], of a file that holds fewer than its header says, or None.
+
+    n: its frames.
+    """
+    seconds = header.duration_seconds
     claimed = header.num_frames_from_header
     claimed_seconds = duration_in_header(path, header)
     share = 1.0
@@ -101,9 +155,12 @@ def read_header(path: str, seen: dict) -> list[str] | None:
     # those before the cut: its number is too high, its time is right.
     if claimed:
         few = n < claimed - max(2, 0.05 * claimed)
-        if few and (path.lower().endswith(".avi") or share < 0.95):
-            return ["fewer frames than claimed",
-                    f"the header claims {claimed} frames, the file holds {n}"]
+        if few and (container == "avi" or share < 0.95):
+            what = f"the header claims {claimed} frames, the file holds {n}"
+            missing = cut_off(path)
+            if missing:
+                what += f"; {missing}"
+            return ["fewer frames than claimed", what]
     # The sound of an .mkv may be longer than its pictures.
     elif n and share < 0.75:
         return ["fewer frames than claimed", f"the header claims {claimed_seconds:.1f} s, "
@@ -145,6 +202,29 @@ def read_frames(path: str, depth: str, seen: dict) -> list[str] | None:
                         f"({reason(error, path)})"]
             i, why = bad
             return ["fewer frames than claimed", f"frame {i} of {n} does not decode ({why})"]
+    return None
+
+
+def compare(path: str) -> list[str] | None:
+    """The problem, [kind, what], if frames that are sought are not those read in order, or None.
+
+    Looks at T frames within the first COMPARED ones, but not at the last two, where the one before
+    may stand in.
+    """
+    counts: list[int] = []
+    decode(path, lambda n: counts.append(n) or np.zeros(1, dtype=int))
+    n = min(counts[0] - 2, COMPARED)
+    if n < 1:
+        return None
+    indices = np.unique(segment_indices(n, T))
+    sought = decode(path, lambda _: indices)
+
+    look = containers.examine(path)._replace(in_order="to compare")
+    reader = decoding.InOrder(Path(path))
+    in_order = decoding.read_frames(Path(path), look, reader, indices.tolist())
+    for i, first, second in zip(indices, sought, in_order):
+        if first.shape != second.shape or (first.float() - second.float()).abs().mean() > 1:
+            return ["wrong frames", f"frame {i}, sought, is not frame {i}, read in order"]
     return None
 
 
@@ -234,6 +314,16 @@ class Worker:
 
 
 def examine_anew(tasks: list[Task], jobs: int, timeout: float) -> Iterator[tuple[str, dict]]:
+    """(path, record) of every video that no earlier run has seen."""
+    yield from run_in_workers(tasks, jobs, timeout)
+
+
+def compare_all(paths: list[str], jobs: int, timeout: float) -> Iterator[tuple[str, dict]]:
+    """(path, record) of every video, whose frames are sought and read in order. Nothing is kept."""
+    yield from run_in_workers([(path, ORDER, False) for path in paths], jobs, timeout)
+
+
+def run_in_workers(tasks: list[Task], jobs: int, timeout: float) -> Iterator[tuple[str, dict]]:
     """(path, record) of every task, as they come. A worker that dies or hangs is replaced.
 
     jobs: workers at once. timeout: seconds for one video. Whatever ends this, also Ctrl-C or a
