@@ -84,7 +84,7 @@ KINDS = {
     "absurd size": "not decoded; look at it: its header may be damaged",
     "no video": "take the line out: there is nothing to see but a cover",
     "not a video": "something else has a video's name: look at it, find the video",
-    "cut off": "its end is missing: another copy is needed; tools/prepare.py keeps what ffmpeg reads",
+    "cut off": "its end is missing: find a whole copy; tools/prepare.py keeps what can be read",
     "undecodable": "tools/prepare.py re-encodes what ffmpeg can read of it",
     "decoder crashed": "re-encode it: tools/prepare.py, or ffmpeg -i IN OUT.mp4",
     "decoder hung": "re-encode it (tools/prepare.py), or give it longer: --timeout",

@@ -174,7 +174,8 @@ class InOrder:
         from torchcodec.decoders import Demuxer
 
         self.path = path
-        self.metadata = Demuxer(path).streams[0].metadata
+        self.demuxer = Demuxer(path)             # packets are read from it once
+        self.metadata = self.demuxer.streams[0].metadata
         self.length: int | None = None
 
     def __len__(self) -> int:
@@ -186,12 +187,9 @@ class InOrder:
         return self.length
 
     def frames(self):
-        """Every frame, as the codec made it: not yet in RGB."""
-        from torchcodec.decoders import Demuxer
-
-        demuxer = Demuxer(self.path)
-        decoder = demuxer.streams[0].make_decoder(num_ffmpeg_threads=1)
-        for packet in demuxer:
+        """Every frame, as the codec made it: not yet in RGB. To be called once."""
+        decoder = self.demuxer.streams[0].make_decoder(num_ffmpeg_threads=1)
+        for packet in self.demuxer:
             yield from decoder.decode(packet)
         yield from decoder.drain()
 

@@ -33,11 +33,12 @@ COMMANDS = list(dict.fromkeys(command for text in PAGES.values() for command in 
 RUN_HERE = [command for command in COMMANDS if not command.startswith(("make ", "sbatch ", "pip "))]
 SCRIPTS = {"eval.py", "train.py", "tools/toyworld/pretrain.py", "tools/picture.py", "tools/toyworld/table.py",
            "tools/check.py", "tools/prepare.py", "tools/convert.py", "tools/compare.py", "tools/bench/speed.py",
-           "tools/doctor.py", "tools/size.py", "tests/torture/run.py"}
+           "tools/doctor.py", "tools/size.py", "tests/torture/run.py", "tests/support/footage.py"}
 TINY = ["--backbone", "toyworld", "--pretrained", "toyworld", "--threads", "1", "--workers", "0", "--device", "cpu"]
 # Command -> the page that must show what it prints. None: whichever page has the command.
 TABLES = {"python tools/bench/speed.py --table": "docs/speed.md",
           "python tests/torture/run.py --table": "docs/reliability.md",
+          "python tests/support/footage.py": "docs/data.md",
           "python tools/toyworld/table.py": None}
 NUMBER = r"[\d.]+(e[+-]\d+)?"
 

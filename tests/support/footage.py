@@ -210,7 +210,15 @@ def table(folder: Path) -> list[str]:
     return ["| file | codec | tried with | read | frames |", "|---|---|---|---|---|", *rows]
 
 
-if __name__ == "__main__":
-    assert shutil.which("ffmpeg"), "needs the ffmpeg program"
+def main(argv: list[str] | None = None) -> str:
+    """Print the table. -> it"""
+    if not shutil.which("ffmpeg"):
+        raise SystemExit("footage.py: needs the ffmpeg program")
     with tempfile.TemporaryDirectory() as place:
-        sys.stdout.write("\n".join(table(Path(place))) + "\n")
+        text = "\n".join(table(Path(place)))
+    print(text)
+    return text
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
