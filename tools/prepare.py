@@ -45,6 +45,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from mote.data import TrainingClips, Undecodable, require_decoder  # noqa: E402
 from mote.datasets.finding_lists import ENDINGS  # noqa: E402
 from mote.datasets.folders import VIDEO_ENDINGS  # noqa: E402
+from mote.files.containers import examine  # noqa: E402
 from mote.runtime.errors import one_line_errors  # noqa: E402
 from mote.runtime.options import plain_errors  # noqa: E402
 
@@ -330,7 +331,8 @@ def encode(src: Path, dst: Path, options: argparse.Namespace, keep_all: list[str
             if len(made.sight) != frames or len(again.sight) != frames:
                 raise OSError(f"{frames} frames decoded, {len(made.sight)} of the source and "
                               f"{len(again.sight)} of the copy seen")
-            moved = misplaced(made.sight, again.sight)
+            # Times that repeat or were lost would keep mote from seeking in the copy.
+            moved = misplaced(made.sight, again.sight) or examine(temporary).in_order
             if moved:
                 raise OSError(moved)
     except OSError as error:
