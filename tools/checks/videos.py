@@ -124,10 +124,10 @@ def read_header(path: str, seen: dict) -> list[str] | None:
     if look.instead:
         return ["no video", f"{look.instead}, no video"]
     if look.container in decoding.INDEXED:
-        decoder = VideoDecoder(path, num_ffmpeg_threads=1)
+        decoder = VideoDecoder(os.path.abspath(path), num_ffmpeg_threads=1)
         seen["seconds"] = decoder.metadata.duration_seconds
     else:
-        decoder = decoding.InOrder(Path(path))                   # nobody looks at its times
+        decoder = decoding.InOrder(Path(path).absolute())       # nobody looks at its times
     header = decoder.metadata
     n = len(decoder)
     height, width = header.height, header.width
@@ -175,7 +175,8 @@ def duration_in_header(path: str, header) -> float | None:
     if header.duration_seconds_from_header is not None:
         return header.duration_seconds_from_header
     try:                                         # .mkv, .webm: one duration for all their streams
-        decoder = VideoDecoder(path, num_ffmpeg_threads=1, seek_mode="approximate")
+        decoder = VideoDecoder(os.path.abspath(path), num_ffmpeg_threads=1,
+                               seek_mode="approximate")
         return decoder.metadata.duration_seconds
     except (ValueError, RuntimeError):           # not even that
         return None
