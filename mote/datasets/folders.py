@@ -100,6 +100,10 @@ def class_finder(classes: list[str]) -> Callable[[str], int | None]:
     """A function from a spelling of a class to its place in `classes`; None: no class, or several.
 
     Spellings that are `plain` alike come first, then those of the same letters and digits.
+
+    >>> find = class_finder(["catch", "tying knot (not on a tie)"])
+    >>> find("Catch"), find("tying_knot_-not_on_a_tie-"), find("throw")
+    (0, 1, None)
     """
     alike: dict[str, list[int]] = {}
     similar: dict[str, list[int]] = {}
@@ -123,6 +127,7 @@ def find_folder(name: str, data_root: str = "") -> Path:
     places = [Path("data") / name]
     if os.environ.get("MOTE_DATA"):
         places.insert(0, Path(os.environ["MOTE_DATA"]) / name)
+    # A mistyped --data-root must not end at another copy of the dataset.
     if data_root:
         places = [Path(data_root)]
 
@@ -143,6 +148,7 @@ def read_text(file: str | Path) -> str:
         raise FileNotFoundError(f"no file at {file}")
     with open(file, "rb") as opened:
         utf_16 = opened.read(2) in (b"\xff\xfe", b"\xfe\xff")
+    # A mark that is left in (plain "utf-8") would become a part of the first path or id.
     try:
         return Path(file).read_text(encoding="utf-16" if utf_16 else "utf-8-sig")
     except UnicodeDecodeError as error:
@@ -268,6 +274,11 @@ def may_share_side(path: str, other: str, folder: str) -> bool:
     """False if the folders of two paths name sides, as train_256 and val_mp4 do, and no common one.
 
     Only names below `folder` count.
+
+    >>> may_share_side("D/train_256/a/x.mp4", "D/val_mp4/a/x.mp4", "D")
+    False
+    >>> may_share_side("D/train_256/a/x.mp4", "D/a/x.mp4", "D")
+    True
     """
     def sides(path: str) -> set[str]:
         below = os.path.dirname(path).removeprefix(folder)
@@ -317,6 +328,7 @@ def labels_of_folders(folder: Path, names: list[str],
         places = [find(name) for name in names]
     else:
         words = [class_name(name) for name in names]
+        # Two folders of one class get one place, and the second is refused below.
         places = [words.index(each) if each else None for each in words]
 
     labels: dict[str, int] = {}

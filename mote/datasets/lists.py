@@ -140,6 +140,7 @@ def read_listed(folder: Path, side: str, files: dict[str, Path],
         classes = own_classes(file, folder, sum(both.values(), []))
 
     videos = folders.locate(label_rows(rows, folder, classes), folder)
+    # Some may be gone, as from YouTube. Where all are, the folder is wrong.
     if not any(os.path.exists(path) for path, _ in videos):
         raise FileNotFoundError(f"{file}: none of its videos exists, for one "
                                 f"{videos[0][0][:200]!r}; {where_paths_count_from(rows[0][1])}")
@@ -147,7 +148,13 @@ def read_listed(folder: Path, side: str, files: dict[str, Path],
 
 
 def where_paths_count_from(path: str) -> str:
-    """Why a path of a list may lead nowhere: its last part of an error."""
+    """Why a path of a list may lead nowhere: its last part of an error.
+
+    >>> where_paths_count_from("catch/x.mp4")
+    'its paths are relative to --data-root'
+    >>> where_paths_count_from("D:/catch/x.mp4").startswith("'D:' is a place on another machine")
+    True
+    """
     drive = re.match(r"([A-Za-z]:)[/\\]|([A-Za-z][A-Za-z0-9+.-]+:)//", path)
     if drive:
         return (f"{drive[1] or drive[2]!r} is a place on another machine, and no video of these "
@@ -181,7 +188,10 @@ def read_unlisted(folder: Path, side: str, class_file: str = "",
 
 
 def unlisted_folders(folder: Path) -> list[Path]:
-    """The class folders of a dataset without lists, those of all sides."""
+    """The class folders of a dataset without lists, those of all sides.
+
+    D/train/catch and D/val/catch are both returned; without sides, D/catch. In no order.
+    """
     sides: list[Path] = []
     for each in SIDES:
         sides += side_folders(folder, each)
@@ -197,6 +207,7 @@ def notes(folder: Path, side: str, list_file: str = "", class_file: str = "",
 
     Files that are not read, class names that folders say, and lists that were passed over.
     """
+    # A list names its videos itself: what else lies in the folders is not meant.
     if list_file or find_lists(folder, side, name):
         return []
     found = [folders.note_on_files(unlisted_folders(folder))]

@@ -69,10 +69,10 @@ ENDS_INSIDE = re.compile(rf"(.*(?:{ENDING})['\"]?){SEP}(.*)", re.I)        # pat
 # What people call the columns of a csv, in small letters, without spaces and underscores.
 PATH_COLUMNS = ("path", "video", "videopath", "videofile", "videoname", "videoid", "filename",
                 "filepath", "file", "clip", "clippath", "clipname")
+# Of several label columns, the one that comes first here counts, wherever it stands in the csv.
 LABEL_COLUMNS = ("label", "labelid", "labelidx", "labelindex", "class", "classid", "classidx",
                  "classindex", "classlabel", "target", "category", "categoryid", "action",
                  "actionid", "classname", "labelname", "labels", "y")
-FRAME_COLUMNS = ("frames", "numframes", "nframes", "framecount", "totalframes", "length")
 SIDE_COLUMNS = ("split", "subset", "set", "partition")
 
 
@@ -131,6 +131,9 @@ def text_rows(file: Path, lines: list[Line], folder: str | Path,
               classes: list[str] | None) -> published.Rows:
     """The rows of lines that all have a label, or a class name, or else a path CLASS/video alone.
 
+    `catch/x.mp4 3` becomes (.., "catch/x.mp4", 3), `catch/x.mp4 brush hair` has the label
+    "brush hair", and `catch/x.mp4` alone has "catch", its folder. The three are never mixed: a line
+    whose label was lost would get its folder's class, and nobody would see it.
     Raises ValueError with the number of a line that is not as most lines are.
     """
     numbers = [line for line in lines if isinstance(line.label, int)]
@@ -170,7 +173,8 @@ def unlabelled_rows(file: Path, lines: list[Line], folder: str | Path,
     """The rows of lines `CLASS/video` without any label: the class is the folder.
 
     Raises ValueError for lines without a folder, and where labels stand before the paths: the
-    label would be taken for a part of the folder's name.
+    label would be taken for a part of the folder's name, as `3 catch/x.mp4` of a class "3 catch".
+    What is on disk tells, or that each line starts with a number.
     """
     homeless = [line for line in lines if not Path(line.path).parent.name]
     if homeless:
@@ -209,6 +213,7 @@ def split_lines(file: Path, text: str, side: str, folder: str | Path,
         return table_lines(file, lines, side, folder, *header)
 
     known = {plain(name) for name in classes or []}
+    # Only where a label is left in each line: `0, catch/x.mp4` may be a label before its path.
     counted = [split_line(n, line, folder, known) for n, line in without_counts(lines)]
     if counted and all(line.label is not None for line in counted):
         return counted
@@ -216,7 +221,13 @@ def split_lines(file: Path, text: str, side: str, folder: str | Path,
 
 
 def without_counts(lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
-    """The lines without a first column of 0, 1, 2, ... or 1, 2, 3, ...; [] where there is none."""
+    """The lines without a first column of 0, 1, 2, ... or 1, 2, 3, ...; [] where there is none.
+
+    One line alone counts nothing. A space does not end the column, since paths may hold spaces.
+
+    >>> without_counts([(1, "0,a.mp4,3"), (2, "1,b.mp4,4")])
+    [(1, 'a.mp4,3'), (2, 'b.mp4,4')]
+    """
     for first in (0, 1):
         cut = []
         for i, (n, line) in enumerate(lines, first):
@@ -230,7 +241,14 @@ def without_counts(lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
 
 
 def split_line(n: int, text: str, folder: str | Path, known: set[str]) -> Line:
-    """One line without a header. known: the class names, as `plain` compares them."""
+    """One line without a header. known: the class names, as `plain` compares them.
+
+    One line cannot tell whether the number before the label counts frames, so both paths are kept
+    for `paths_without_frames`. A line that has no sure label gets None; nothing is raised here.
+
+    >>> split_line(1, "x.mp4,120,3", "", set())
+    Line(n=1, text='x.mp4,120,3', path='x.mp4,120', label=3, shorter='x.mp4', sure=True)
+    """
     line = TRAILING.sub("", text)
     if line.startswith('"') and line.count('"') % 2:
         return Line(n, text, line, None)           # a quote that is never closed
@@ -253,6 +271,11 @@ def split_name(line: str, known: set[str]) -> tuple[str, str]:
     """Path and class name of a line that ends in no number; (line, "") where no name is sure.
 
     A name is sure behind the ending of a video, and where it is known and no other name fits.
+
+    >>> split_name("frames/x brush hair", {"brushhair"})
+    ('frames/x', 'brush hair')
+    >>> split_name("frames/x brush hair", {"brushhair", "hair"})
+    ('frames/x brush hair', '')
     """
     ends_inside = ENDS_INSIDE.fullmatch(line)
     # Only so far from the end as names are long: a line may be of any length.
@@ -264,6 +287,7 @@ def split_name(line: str, known: set[str]) -> tuple[str, str]:
             fits.append((line[:len(line) - len(name)], name))
     if len(fits) == 1:
         return TRAILING.sub("", fits[0][0]), fits[0][1]
+    # In `x.mp4 120 catch` the frames would become a part of the name: there it must be known.
     if ends_inside and is_name(ends_inside[2]) and not ends_inside[2][0].isdecimal():
         return ends_inside[1], ends_inside[2]
     return line, ""
@@ -278,7 +302,10 @@ def is_name(text: str) -> bool:
 
 
 def unquoted(text: str) -> str:
-    """A column without the quotes around it, double ones or single ones."""
+    """A column without the quotes around it, double ones or single ones.
+
+    Single ones go only around a video with an ending: a folder's name may have them as its own.
+    """
     text = text.strip()
     if len(text) > 1 and text[0] == text[-1] == '"':
         return text[1:-1].replace('""', '"')
@@ -288,9 +315,12 @@ def unquoted(text: str) -> str:
 
 
 def slashes(path: str, folder: str | Path) -> str:
-    """A path as Windows or a shell writes it, with this system's slashes and plain spaces.
+    r"""A path as Windows or a shell writes it, with this system's slashes and plain spaces.
 
     A file that is called so with its backslashes keeps them.
+
+    >>> slashes(r"catch\x.mp4", ""), slashes(r"catch/a\ b.mp4", "")
+    ('catch/x.mp4', 'catch/a b.mp4')
     """
     if "\\" not in path or is_there(path, folder):
         return path
@@ -325,12 +355,15 @@ def paths_without_frames(file: Path, lines: list[Line],
 
 
 def is_there(path: str, folder: str | Path) -> bool:
-    """Whether a path of a list is on disk."""
+    """Whether a path of a list is on disk, below the folder or, where it is absolute, anywhere."""
     return os.path.exists(os.path.join(folder, path.replace("\0", "")))
 
 
 def check_nothing_behind(file: Path, line: Line, path: str, folder: str | Path) -> None:
-    """Raise ValueError where more columns stand behind a video's name than lists have."""
+    """Raise ValueError where more columns stand behind a video's name than lists have.
+
+    `x.mp4 1 2 3` would become the path "x.mp4 1", which is only one more video that is missing.
+    """
     inside = ENDS_INSIDE.fullmatch(path)
     if inside and not has_video_ending(path) and not is_there(path, folder):
         raise not_a_pair(file, line, None)
@@ -355,7 +388,13 @@ def unlike_others(file: Path, line: Line, others: int, what: str) -> ValueError:
 
 # --- csv with a header ----------------------------------------------------------------------------
 def header_of(line: str) -> tuple[str, list[str]] | None:
-    """The delimiter and the columns of a header, in small letters; None where a line is none."""
+    """The delimiter and the columns of a header, in small letters; None where a line is none.
+
+    A header names a path and a label at least. Any other first line is read as a video.
+
+    >>> header_of("Video Path;Class ID"), header_of("catch/x.mp4 3")
+    ((';', ['videopath', 'classid']), None)
+    """
     delimiter = next((each for each in ",;\t|" if each in line), " ")
     columns = [re.sub(r"[\s_\"'-]", "", word).lower() for word in line.split(delimiter)]
     named = set(columns) & set(PATH_COLUMNS) and set(columns) & set(LABEL_COLUMNS)
@@ -366,8 +405,9 @@ def table_lines(file: Path, lines: list[tuple[int, str]], side: str, folder: str
                 delimiter: str, columns: list[str]) -> list[Line]:
     """The lines below a header, which says where path and label stand.
 
-    Where a column says the side of each row, the rows of other sides are left out. Raises
-    ValueError for a line with more or fewer columns.
+    Where a column says the side of each row, the rows of other sides are left out; "test" is val,
+    and a row whose side is no known word stays. Raises ValueError for a line with more or fewer
+    columns.
     """
     path_at = next(i for i, name in enumerate(columns) if name in PATH_COLUMNS)
     label_at = next(columns.index(name) for name in LABEL_COLUMNS if name in columns)
@@ -392,7 +432,10 @@ def table_lines(file: Path, lines: list[tuple[int, str]], side: str, folder: str
 
 
 def table_row(text: str, delimiter: str, columns: int, path_at: int) -> list[str]:
-    """The columns of one line; [] where quotes are wrong. A first path may hold the delimiter."""
+    """The columns of one line; [] where quotes are wrong. A first path may hold the delimiter.
+
+    `a,b.mp4,3` below `path,label` becomes ["a,b.mp4", "3"].
+    """
     words = text.split() if delimiter == " " else text.split(delimiter)
     if '"' not in text and len(words) >= columns and path_at == 0:
         row = text.rsplit(None if delimiter == " " else delimiter, columns - 1)
@@ -440,6 +483,7 @@ def label_rows(rows: published.Rows, folder: str | Path, classes: list[str]) -> 
                 raise ValueError(f"{where}: {label[:80]!r} is not one of the {len(classes)} "
                                  "class names")
             label = place
+        # Python would take label -1 for the last class, without a word.
         if not 0 <= label < len(classes):
             hint = ": labels start at 0" if label == len(classes) else ""
             raise ValueError(
@@ -460,6 +504,7 @@ def read_classes(file: str | Path) -> list[str]:
     """Class names, in order of label, from a class file of any format named above.
 
     Raises FileNotFoundError, or ValueError unless the ids are 0..N-1, each once and with a name.
+    The order of the lines has no meaning: ids alone say which label a name has.
     """
     names: dict[int, str] = {}
     for number, name in class_rows(file):
@@ -500,13 +545,20 @@ def class_rows(file: str | Path) -> list[tuple[str, str]]:
     for row in table:
         number = re.sub(r"\.0+$", "", row[0].strip())            # pandas writes 1.0
         rows.append((number, delimiter.join(row[1:]).strip()))
+    # A first id that is mistyped goes too. In a file sorted by id, `read_classes` then misses 0.
     if rows and not rows[0][0].isdecimal():
         del rows[0]                                # a header
     return rows
 
 
 def class_delimiter(text: str) -> str:
-    """What stands between ids and names: mostly a comma, else ; | or a tab, or only a space."""
+    """What stands between ids and names: mostly a comma, else ; | or a tab, or only a space.
+
+    Only what follows an id counts, since names hold commas and spaces too.
+
+    >>> class_delimiter("0 hop, skip\\n1 catch"), class_delimiter("0;hop, skip")
+    (' ', ';')
+    """
     for delimiter in (",", ";", "|", "\t", " "):
         if re.search(rf'^\s*"?\d+(?:\.0+)?"? *{re.escape(delimiter)}', text, re.MULTILINE):
             return delimiter
@@ -527,6 +579,7 @@ def write_split(folder: Path, side: str, videos: Videos, classes: list[str]) -> 
         lines.append(f"{path} {label}")
 
     # Where a path ends in a number, it might be read as a column of frames: write that column.
+    # `clip 7 1` becomes `clip 7 0 1`, and so do all other lines: none or all have that column.
     if any(WITH_FRAMES.fullmatch(line) for line in lines):
         lines = [f"{line.rpartition(' ')[0]} 0 {line.rpartition(' ')[2]}" for line in lines]
 

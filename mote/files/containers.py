@@ -27,6 +27,7 @@ import numpy as np
 
 # Codecs whose frames are shown in the order in which they are stored, by their names in mp4 and
 # avi (lower case), and in mkv. AVI names a codec by its encoder, so one has several names.
+# A codec that stands in none of these sets is taken to have B-frames: the careful side.
 IN_PLACE = frozenset("""
     mjpg jpeg mjpa mjpb avrn ljpg dmb1 apch apcn apcs apco ap4h ap4x avdn avdh cfhd icod
     vp08 vp09 av01 vp80 vp90 vp60 vp61 vp62 vp6f flv1 svq1 h263 s263 u263 i263
@@ -41,7 +42,7 @@ MPEG4 = frozenset("xvid divx dx50 fmp4 mp4v mp4s 3iv2 3ivx blz0 dxgm rmp4 sedg h
 H264 = frozenset("avc1 avc2 avc3 avc4 h264 x264 davc vssh dvav dva1 v_mpeg4/iso/avc".split())
 HEVC = frozenset("hvc1 hev1 dvh1 dvhe hevc h265 x265 v_mpegh/iso/hevc".split())
 
-# What reading a damaged header raised.
+# What reading a damaged header raised. RecursionError: boxes nested too deep.
 DAMAGED = (struct.error, IndexError, KeyError, ValueError, OverflowError, RecursionError)
 PACKED = re.compile(rb"DivX\d+(?:b|Build)\d+p")                  # two frames in one chunk
 
@@ -80,11 +81,15 @@ def examine(path: str | Path) -> Look:
 
 
 # --- 1. which container ---------------------------------------------------------------------------
+# 1A 45 DF A3 is the id of the EBML header (RFC 8794, 11.2), which webm has too; 06 0E 2B 34 begins
+# each key of MXF; 00 00 01 BA is the pack header of a program stream (ISO 13818-1).
 SIGNATURES = {
     b"\x1aE\xdf\xa3": "mkv", b"FLV": "flv", b"0&\xb2u\x8ef\xcf\x11": "asf", b"OggS": "ogg",
     b"nut/multimedia container": "nut", b"DKIF": "ivf", b"GIF8": "gif", b"\x06\x0e+4": "mxf",
     b".RMF": "rm", b"\0\0\x01\xba": "mpeg", b"ID3": "mp3", b"fLaC": "flac",
 }
+# Boxes that come first. ftyp should (14496-12, 4.3), but QuickTime's older files have none, and
+# single fragments begin with styp, sidx or moof.
 BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"moof", b"sidx")
 
 
@@ -103,6 +108,8 @@ def container(data: mmap.mmap) -> str:
         if [head[at:at + 1] for at in range(first, first + 3 * length, length)] == [b"G"] * 3:
             return "mpegts"
     # A start code, and what the sequence headers of MPEG-1 to -4, H.264 and HEVC begin with.
+    # B3: MPEG-1 and -2; B0 and 00 to 2F: MPEG-4; 40, 42, 46: HEVC's sets and delimiter; 67: H.264's
+    # set. Its other usual forms, 07 and 27, and the delimiter, 09, lie between 00 and 2F.
     if re.match(rb"\0?\0\0\x01[\xb0\xb3\x00-\x2f\x40\x42\x46\x67]", head):
         return "raw stream"
     return "unknown"
@@ -111,7 +118,8 @@ def container(data: mmap.mmap) -> str:
 def claimed_size(path: str | Path) -> int:
     """Bytes that a file should have by its own account, where it gives one; 0 where it does not.
 
-    More than it has: its end was cut off. Raises OSError where it cannot be read.
+    More than it has: its end was cut off. Raises OSError where it cannot be read. Less than it has
+    is no fault: of an avi only the first RIFF counts, and an mp4's last box may give no size.
     """
     with open(path, "rb") as file:
         try:
@@ -123,8 +131,10 @@ def claimed_size(path: str | Path) -> int:
         at = 0
         try:
             if name == "avi":
+                # The size in a RIFF header leaves out the header's own 8 bytes.
                 return 8 + struct.unpack_from("<I", data, 4)[0]
             if name == "mkv":
+                # The EBML header, then the Segment: all else lies in that.
                 _, begin, at = element(data, 0, whole=True)
                 _, begin, at = element(data, at, whole=True)
             while name == "mp4" and at + 8 <= len(data):
@@ -145,7 +155,12 @@ Box = tuple[int, int]                            # where its content begins and 
 
 
 def boxes(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """(type, begin, end) of the contents of the boxes between two places (ISO 14496-12, 4.2)."""
+    """(type, begin, end) of the contents of the boxes between two places (ISO 14496-12, 4.2).
+
+    A box: its size with this header (4 bytes), its type (4), and for size 1 the true size (8). All
+    numbers are big-endian. One that claims more than there is ends at `end`. A size below 8
+    raises ValueError.
+    """
     while start + 8 <= end:
         size, kind = struct.unpack_from(">I4s", data, start)
         begin = start + 8
@@ -161,7 +176,10 @@ def boxes(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[bytes, int, i
 
 
 def box_tree(data: mmap.mmap, start: int, end: int) -> dict[bytes, list[Box]]:
-    """All boxes inside one, by type, those inside MASTERS included."""
+    """All boxes inside one, by type, those inside MASTERS included.
+
+    A trak is listed but not entered: the tables of several tracks would get mixed up.
+    """
     found: dict[bytes, list[Box]] = {}
     for kind, begin, stop in boxes(data, start, end):
         found.setdefault(kind, []).append((begin, stop))
@@ -183,9 +201,16 @@ def examine_mp4(data: mmap.mmap) -> Look:
     films = []
     for place in moov[b"trak"]:
         trak = box_tree(data, *place)
-        if b"hdlr" in trak and data[trak[b"hdlr"][0][0] + 8:][:4] == b"vide":
+        # hdlr (8.4.3): version and flags (4 bytes), 4 unused here, the kind of the track.
+        # QuickTime has a second one in minf, behind this one.
+        kind = b""
+        if b"hdlr" in trak:
+            begin, _ = trak[b"hdlr"][0]
+            kind = data[begin + 8:begin + 12]
+        if kind == b"vide":
             films.append(trak)
     if not films:
+        # covr: a cover, as iTunes stores it.
         picture = data.find(b"covr", *top[b"moov"][0]) >= 0
         return Look("mp4", instead="sound with a picture" if picture else "sound")
 
@@ -201,7 +226,11 @@ def examine_mp4(data: mmap.mmap) -> Look:
 
 def is_mirrored(data: mmap.mmap, moov: dict[bytes, list[Box]], trak: dict[bytes, list[Box]]
                 ) -> bool:
-    """Whether the matrices of the track and of the film turn left to right, taken together."""
+    """Whether the matrices of the track and of the film turn left to right, taken together.
+
+    tkhd (14496-12, 8.3.2) and mvhd (8.2.2) hold a matrix of nine numbers: a b u c d v x y w. It
+    mirrors where ad - bc is negative; a mere rotation leaves that positive. Two mirrors cancel out.
+    """
     mirrored = False
     for kind, tree, places in ((b"tkhd", trak, (40, 52)), (b"mvhd", moov, (36, 48))):
         if kind in tree:
@@ -214,7 +243,11 @@ def is_mirrored(data: mmap.mmap, moov: dict[bytes, list[Box]], trak: dict[bytes,
 
 def mp4_in_order(data: mmap.mmap, trak: dict[bytes, list[Box]], moofs: list[Box]
                  ) -> tuple[str, int]:
-    """Why a track must be read in order, or ""; and how many frames at its beginning must be."""
+    """Why a track must be read in order, or ""; and how many frames at its beginning must be.
+
+    Shifts that differ: whoever wrote the file knew in which order its frames are shown. In a file
+    of fragments the track's tables list no frames, or not all, so its times are not compared.
+    """
     codec, config = mp4_codec(data, trak)
     shifts = time_shifts(data, trak, moofs)
     front = 0
@@ -235,7 +268,12 @@ def mp4_in_order(data: mmap.mmap, trak: dict[bytes, list[Box]], moofs: list[Box]
 
 
 def mp4_codec(data: mmap.mmap, trak: dict[bytes, list[Box]]) -> tuple[str, bytes]:
-    """Of the first sample entry (14496-12, 8.5.2 and 12.1.3): name, and what its decoder needs."""
+    """Of the first sample entry (14496-12, 8.5.2 and 12.1.3): name, and what its decoder needs.
+
+    The entry begins 8 bytes into stsd; it has 86 bytes of fixed fields, then boxes. Its name may be
+    mp4v for MPEG-1 and -2 as well: only esds tells. What is neither MPEG-4 nor JPEG by esds becomes
+    "mpeg", which is in none of the sets above.
+    """
     begin, _ = trak[b"stsd"][0]
     size, kind = struct.unpack_from(">I4s", data, begin + 8)
     codec = kind.decode("latin-1").strip().lower()
@@ -252,7 +290,11 @@ def mp4_codec(data: mmap.mmap, trak: dict[bytes, list[Box]]) -> tuple[str, bytes
 
 def table(data: mmap.mmap, place: Box, columns: int, kind: str = ">u4", skip: int = 4
           ) -> np.ndarray:
-    """A box of rows of numbers: version (4 bytes), number of rows, rows. -> (rows, columns)"""
+    """A box of rows of numbers: version (4 bytes), number of rows, rows. -> (rows, columns)
+
+    skip: bytes in front of the number of rows. Raises ValueError where the box is too short.
+    The result is int64, so that sums over a whole film do not overflow.
+    """
     begin, stop = place
     rows, = struct.unpack_from(">I", data, begin + skip)
     begin += skip + 4
@@ -273,7 +315,11 @@ def repeated(data: mmap.mmap, runs: np.ndarray) -> np.ndarray:
 def time_shifts(data: mmap.mmap, trak: dict[bytes, list[Box]], moofs: list[Box]) -> np.ndarray:
     """From decoding to showing: of each frame, or of the first fragment that has several.
 
-    All equal, or none: the order in which frames are stored is all that is left.
+    All equal, or none: the order in which frames are stored is all that is left. In ticks of the
+    track. ctts (14496-12, 8.6.1.3) has rows (how many frames, shift); read as signed in its version
+    0 too, as QuickTime means it. trun (8.8.8) has rows of up to four columns, as its flags say:
+    0x100 duration, 0x200 size, 0x400 flags, 0x800 shift; in front of them the number of rows and,
+    for flags 1 and 4, four bytes each. Fragments of all tracks are looked at.
     """
     if b"ctts" in trak:
         return repeated(data, table(data, trak[b"ctts"][0], 2, ">i4"))
@@ -293,7 +339,10 @@ def time_shifts(data: mmap.mmap, trak: dict[bytes, list[Box]], moofs: list[Box])
 
 
 def mp4_times(data: mmap.mmap, trak: dict[bytes, list[Box]], shifts: np.ndarray) -> np.ndarray:
-    """When each frame is shown, in the order in which they are stored (14496-12, 8.6.1)."""
+    """When each frame is shown, in the order in which they are stored (14496-12, 8.6.1).
+
+    In ticks of the track, as int64. stts has rows (how many frames, ticks to the next one).
+    """
     steps = repeated(data, table(data, trak[b"stts"][0], 2))
     times = np.cumsum(steps) - steps
     length = min(len(times), len(shifts))
@@ -302,7 +351,11 @@ def mp4_times(data: mmap.mmap, trak: dict[bytes, list[Box]], shifts: np.ndarray)
 
 
 def mp4_edits(data: mmap.mmap, trak: dict[bytes, list[Box]]) -> list[int]:
-    """Where in the track each part begins that an edit list shows, but the empty ones (8.6.6)."""
+    """Where in the track each part begins that an edit list shows, but the empty ones (8.6.6).
+
+    In ticks of the track; the durations, unused here, are in those of the film. An empty part,
+    which only delays the track, begins at -1.
+    """
     if b"elst" not in trak:
         return []
     begin, stop = trak[b"elst"][0]
@@ -327,6 +380,7 @@ def frames_before_a_keyframe(data: mmap.mmap, trak: dict[bytes, list[Box]], time
     """
     if b"stss" not in trak:                      # every frame is a keyframe
         return 0
+    # stss (8.6.2) counts frames from 1.
     keys = table(data, trak[b"stss"][0], 1)[:, 0] - 1
     key_times = times[keys[(keys >= 0) & (keys < len(times))]]
     shown = key_times[key_times >= start]
@@ -337,7 +391,11 @@ def frames_before_a_keyframe(data: mmap.mmap, trak: dict[bytes, list[Box]], time
 
 
 def mp4_samples(data: mmap.mmap, trak: dict[bytes, list[Box]]) -> tuple[np.ndarray, np.ndarray]:
-    """Where the frames begin and end, in the order in which they are stored (14496-12, 8.7)."""
+    """Where the frames begin and end, in the order in which they are stored (14496-12, 8.7).
+
+    Bytes from the file's beginning, int64. stsz: one size for all frames, or 0 and a table.
+    Its compact form, stz2, is not read: KeyError, so such a file counts as damaged.
+    """
     begin, _ = trak[b"stsz"][0]
     size, number = struct.unpack_from(">II", data, begin + 4)
     if number > len(data):
@@ -361,6 +419,9 @@ def mp4_samples(data: mmap.mmap, trak: dict[bytes, list[Box]]) -> tuple[np.ndarr
 
 
 # --- 3. mkv, webm ---------------------------------------------------------------------------------
+# Ids from RFC 9559, 5, with the bits that give their length, as they stand in the file. There they
+# are called Segment, Cluster, BlockGroup, Tracks; Timestamp, SimpleBlock and Block; TrackEntry,
+# TrackNumber, TrackType, CodecID, CodecPrivate, ContentEncodings.
 SEGMENT, CLUSTER, GROUP, TRACKS = 0x18538067, 0x1F43B675, 0xA0, 0x1654AE6B
 TIME, BLOCKS = 0xE7, (0xA3, 0xA1)
 ENTRY, NUMBER, KIND, CODEC, PRIVATE, ENCODINGS = 0xAE, 0xD7, 0x83, 0x86, 0x63A2, 0x6D80
@@ -369,7 +430,9 @@ ENTRY, NUMBER, KIND, CODEC, PRIVATE, ENCODINGS = 0xAE, 0xD7, 0x83, 0x86, 0x63A2,
 def element(data: mmap.mmap, at: int, whole: bool = False) -> tuple[int, int, int]:
     """An EBML element: its id, and where its content begins and ends (RFC 8794).
 
-    whole: where it ends by its own account, also beyond the end of the file.
+    whole: where it ends by its own account, also beyond the end of the file. Id and size have 1 to
+    8 bytes: as many zero bits as bytes follow the first, a 1, then the number. An id keeps these
+    bits, a size drops them; a size of ones only is unknown. Raises IndexError at the file's end.
     """
     length = 9 - data[at].bit_length()
     name = int.from_bytes(data[at:at + length], "big")
@@ -383,7 +446,10 @@ def element(data: mmap.mmap, at: int, whole: bool = False) -> tuple[int, int, in
 
 
 def elements(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """All elements between two places. Those of SEGMENT, CLUSTER and GROUP come one by one."""
+    """All elements between two places. Those of SEGMENT, CLUSTER and GROUP come one by one.
+
+    So a cluster of unknown size, as live recordings have, is left when the next one comes.
+    """
     while at + 2 < end:
         name, begin, stop = element(data, at)
         yield name, begin, stop
@@ -431,18 +497,24 @@ def mkv_in_order(data: mmap.mmap, at: int, number: int, film: dict[int, bytes]) 
     times, starts, stops = mkv_blocks(data, at, number)
     if codec == "v_ms/vfw/fourcc":               # as in an .avi: times of decoding
         chunks = zip(starts, stops)
+        # The private data is a BITMAPINFOHEADER.
         return avi_in_order(data, config[16:20].decode("latin-1").lower(), config[40:], chunks)
     if len(set(times)) < len(times):
         return "two of its frames have one time"
     run_back = times != sorted(times)
     if run_back or codec in IN_PLACE:
         return ""
+    # Encoded (compressed, encrypted): the bytes of a block are not those of its frame.
     samples = None if ENCODINGS in film else (np.array(starts), np.array(stops))
     return without_times(data, codec, config, samples)
 
 
 def mkv_blocks(data: mmap.mmap, at: int, number: int) -> tuple[list[int], list[int], list[int]]:
-    """Of a track's frames: when each is shown, where it begins and ends."""
+    """Of a track's frames: when each is shown, where it begins and ends.
+
+    Times in ticks of the segment, 1 ms if it says nothing else; places in bytes of the file. A
+    block counts as one frame: lacing (RFC 9559, 10.3), which packs several, is for sound.
+    """
     times: list[int] = []
     starts: list[int] = []
     stops: list[int] = []
@@ -469,6 +541,7 @@ def examine_avi(data: mmap.mmap) -> Look:
     # Each stream has a header (strh), then a format (strf): a BITMAPINFOHEADER of 40 bytes, with
     # the name of the codec at 16, then what the decoder needs.
     number = -1
+    film = False
     for kind, begin, stop in riff_chunks(data, 0, len(data)):
         if kind == b"strh":
             number += 1
@@ -482,7 +555,11 @@ def examine_avi(data: mmap.mmap) -> Look:
 
 
 def riff_chunks(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """(id, begin, end) of the chunks between two places, those inside lists included."""
+    """(id, begin, end) of the chunks between two places, those inside lists included.
+
+    A chunk: id (4 bytes), size without this header (4, little-endian), content, a byte more if the
+    size is odd. The size of a list is not used, so further RIFFs (OpenDML) are walked through too.
+    """
     while at + 8 <= end:
         kind, size = struct.unpack_from("<4sI", data, at)
         at += 8
@@ -494,7 +571,11 @@ def riff_chunks(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[bytes, int
 
 
 def avi_frames(data: mmap.mmap, at: int, number: int) -> Iterator[tuple[int, int]]:
-    """Where the frames of a stream begin and end, one after the other."""
+    """Where the frames of a stream begin and end, one after the other.
+
+    Their chunks are named by the stream's number and dc (compressed) or db (not): 00dc.
+    The index (idx1) is not read.
+    """
     names = (b"%02ddc" % number, b"%02ddb" % number)
     for kind, begin, stop in riff_chunks(data, at, len(data)):
         if kind in names:
@@ -508,9 +589,11 @@ def avi_in_order(data: mmap.mmap, codec: str, config: bytes, frames) -> str:
     why = f"{codec} may have B-frames, and its frames have no times"
     frames = iter(frames)
     begin, stop = next(frames, (0, 0))
+    # Headers may stand in the first frame only.
     config += data[begin:min(stop, begin + 4096)]
     if codec in H264:
         return why if h264_reorders(annex_b_sps(config)) is not False else ""
+    # Of a packed chunk only the first frame's type would be seen, so those are ruled out here.
     if codec not in MPEG4 or not low_delay(config) or PACKED.search(config):
         return why
     for begin, stop in frames:
@@ -557,7 +640,8 @@ def has_b_slices(data: mmap.mmap, starts: np.ndarray, stops: np.ndarray, size: i
     """Whether one of the frames begins with a B slice. size: bytes of the length before each unit.
 
     A slice (unit 1 or 5) begins with two numbers: the first block, 0 written as 1, and its type,
-    where B is 1 or 6, written as 010 or 00111 (H.264, 7.3.3 and 9.1).
+    where B is 1 or 6, written as 010 or 00111 (H.264, 7.3.3 and 9.1). Unit 2, the first part of a
+    slice in three parts, begins alike. Only the first slice of each frame is looked at.
     """
     content = np.frombuffer(data, np.uint8)
     try:
@@ -598,7 +682,10 @@ def has_b_vops(data: mmap.mmap, config: bytes, starts: np.ndarray, stops: np.nda
 
 
 def vop_type(data: mmap.mmap, begin: int, stop: int) -> int:
-    """The type of a frame of MPEG-4 part 2: 0 I, 1 P, 2 B, 3 sprite; -1 for none."""
+    """The type of a frame of MPEG-4 part 2: 0 I, 1 P, 2 B, 3 sprite; -1 for none.
+
+    vop_coding_type: the first two bits behind the start code (14496-2, 6.2.5).
+    """
     if data[begin:begin + 4] != VOP:
         begin = data.find(VOP, begin, stop)
     if begin < 0 or begin + 4 >= len(data):
@@ -648,12 +735,17 @@ class Bits:
 
 
 def unescaped(unit: bytes) -> bytes:
-    """A unit of H.264 or HEVC without the bytes 3 that keep start codes out of it."""
+    """A unit of H.264 or HEVC without the bytes 3 that keep start codes out of it (7.3.1)."""
     return unit.replace(b"\0\0\x03", b"\0\0")
 
 
 def length_size(config: bytes) -> int:
-    """Bytes of the length before each unit, from an avcC box."""
+    """Bytes of the length before each unit, from an avcC box (ISO 14496-15).
+
+    It begins: version, profile, its constraints, level, this length less 1 (the last 2 bits of a
+    byte), number of parameter sets (the last 5), then each with its length in 2 bytes. Raises
+    IndexError where there is no such box.
+    """
     return (config[4] & 3) + 1
 
 
@@ -666,6 +758,8 @@ def avcc_sps(config: bytes) -> bytes:
 
 def annex_b_sps(content: bytes) -> bytes:
     """The first parameter set behind a start code; b"" for none."""
+    # Unit 7, with any of the four values of nal_ref_idc. What is returned may run on into the next
+    # unit: a set is read from its beginning, and only as far as needed.
     found = re.search(rb"\0\0\x01([\x07\x27\x47\x67].{8,200})", content, re.S)
     return found[1] if found else b""
 
@@ -699,7 +793,11 @@ def h264_reorders(sps: bytes) -> bool | None:
 
 
 def hevc_reorders(config: bytes) -> bool:
-    """Whether HEVC's parameter set in an hvcC box lets frames be shown early (H.265, 7.3.2.2)."""
+    """Whether HEVC's parameter set in an hvcC box lets frames be shown early (H.265, 7.3.2.2).
+
+    hvcC (ISO 14496-15): 22 bytes, then the number of lists. A list: the type of its units (the last
+    6 bits of a byte; 33 is this set), their number (2 bytes), each with its length (2 bytes).
+    """
     if len(config) < 23:
         return True
     at = 23
@@ -717,7 +815,11 @@ def hevc_reorders(config: bytes) -> bool:
 
 
 def sps_reorders(sps: bytes) -> bool:
-    """Whether sps_max_num_reorder_pics is above 0 in one of the layers."""
+    """Whether sps_max_num_reorder_pics is above 0 in one of the layers.
+
+    Of each layer it stands between the size of the buffer and the latency; a flag in front of them
+    says whether all layers have these three or only the highest. `layers` is their number less 1.
+    """
     # seq_parameter_set_rbsp(): header and identifier, layers, profile and level of each layer,
     # chroma, size, cropping, depths, and at last what is asked for.
     bits = Bits(sps)

@@ -242,3 +242,10 @@ def test_whatever_the_bytes_a_look_at_a_file_ends_with_an_answer(folder, name, c
     path.write_bytes(content[:int(length * len(content))])
     look = examine(path)
     assert isinstance(look.in_order, str) and look.front >= 0
+
+
+def test_an_avi_whose_format_comes_before_any_stream_header_is_read_in_order(tmp_path):
+    file = tmp_path / "x.avi"
+    format_first = b"strf" + (40).to_bytes(4, "little") + bytes(40)
+    file.write_bytes(b"RIFF" + (56).to_bytes(4, "little") + b"AVI " + format_first)
+    assert examine(file).in_order == "its avi header is damaged"
