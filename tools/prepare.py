@@ -253,6 +253,10 @@ def ffmpeg(source: list[str], keep_all: list[str], *output: str) -> Run:
     full = [error for error in errors if tells_of_full_disk(error)]
     if full:
         raise OSError(full[-1])
+    if done.returncode < 0 or done.returncode == 255:
+        # A signal ended it, mostly Ctrl-C, of which the main thread hears a moment later: it must
+        # stop the pool before this thread takes the next video.
+        time.sleep(1)
     if done.returncode:
         raise OSError(errors[-1] if errors else f"ffmpeg ended with status {done.returncode}")
     counts = re.findall(r"(\d+) frames decoded", said)

@@ -91,10 +91,8 @@ def joined(argv: list[str], config_class: type) -> list[str]:
     """The words of a command line, where a text that begins with a dash is joined to its option.
 
     argparse would take it for an option: many videos of YouTube are called so. A word that is an
-    option itself is none, nor one of two dashes that is no file.
-
-    >>> joined(["--video", "-3B32lodo2M.mp4"], Config)             # doctest: +SKIP
-    ['--video=-3B32lodo2M.mp4']
+    option itself is none, nor one of two dashes that is no file: --video -3B32lodo2M.mp4 becomes
+    --video=-3B32lodo2M.mp4.
     """
     flags = {flag(one.name) for one in fields(config_class)}
     flags |= {flag(f"no-{one.name}") for one in fields(config_class)} | {"-h", "--help"}
