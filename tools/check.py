@@ -33,6 +33,7 @@ from mote.datasets.folders import (  # noqa: E402
     find_folder,
     folders_of_videos,
     note_on_files,
+    note_on_places,
 )
 from mote.datasets.lists import (  # noqa: E402
     find_lists,
@@ -76,6 +77,7 @@ KINDS = {
     "other ending":
         "class folders are read by the endings of files: re-encode a video (ffmpeg -i IN OUT.mp4) "
         "or name it in a list; there is nothing to do about other files",
+    "misplaced": "move it into the folder of its class, or name it in a list",
     "missing": "where another file is named, give it that path or write its own into the list; "
                "else download it, or take the line out",
     "two candidates":
@@ -165,11 +167,14 @@ def find_unread(folder: Path, options: argparse.Namespace, findings: Findings) -
     sides = [side for side in SIDES if not find_lists(folder, side, options.data)]
     if options.list or not sides:
         return []
-    what = note_on_files(unlisted_folders(folder))
-    if what:
-        findings.add("other ending", what, sides)
+    classes = unlisted_folders(folder)
+    left_out = {"other ending": note_on_files(classes), "misplaced": note_on_places(classes)}
+    told = [what for what in left_out.values() if what]
+    for kind, what in left_out.items():
+        if what:
+            findings.add(kind, what, sides)
     lines = notes_on_folders(folder, sides[0], "", options.class_names, options.data)
-    return [line for line in lines if not what or what not in line]
+    return [line for line in lines if not any(what in line for what in told)]
 
 
 def is_expected(folder: Path, side: str, split: str, name: str) -> bool:

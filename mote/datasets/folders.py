@@ -380,6 +380,35 @@ def note_on_files(folders: list[Path]) -> str:
     return f"{count} not read: {', '.join(files[:3])}{more}"
 
 
+def misplaced_videos(folders: list[Path]) -> list[str]:
+    """The sorted paths of video files below class folders, or beside them, where nobody looks.
+
+    folders: the class folders. Frames of a video, in a folder of JPEGs, are none.
+    """
+    places = {str(folder.parent) for folder in folders}
+    for folder in folders:
+        places.update(folders_of_videos(str(folder))[1:])        # the first is the class folder
+    files = []
+    for place in places - {str(folder) for folder in folders}:
+        with os.scandir(place) as entries:
+            for entry in entries:
+                hidden = entry.name.startswith(".")
+                if entry.is_file() and not hidden and is_video(entry.path):
+                    files.append(entry.path)
+    return sorted(files)
+
+
+def note_on_places(folders: list[Path]) -> str:
+    """One line that counts `misplaced_videos` and names the first three; "" for none."""
+    files = misplaced_videos(folders)
+    if not files:
+        return ""
+    count = "1 video is" if len(files) == 1 else f"{len(files)} videos are"
+    more = ", ..." if len(files) > 3 else ""
+    return (f"{count} not read, since a class folder holds its videos itself: "
+            f"{', '.join(files[:3])}{more}")
+
+
 def note_on_names(names: list[str]) -> str:
     """One line where class names come from folders that may have lost brackets and other marks.
 

@@ -205,14 +205,15 @@ def notes(folder: Path, side: str, list_file: str = "", class_file: str = "",
           name: str = "") -> list[str]:
     """What a user should know of a side that class folders say, one line each; [] for a list.
 
-    Files that are not read, class names that folders say, and lists that were passed over.
+    Files and videos that are not read, class names that folders say, and lists passed over.
     """
     # A list names its videos itself: what else lies in the folders is not meant.
     if list_file or find_lists(folder, side, name):
         return []
-    found = [folders.note_on_files(unlisted_folders(folder))]
+    classes = unlisted_folders(folder)
+    found = [folders.note_on_files(classes), folders.note_on_places(classes)]
     if not (class_file or find_classes(folder, "", name)):
-        found.append(folders.note_on_names([part.name for part in unlisted_folders(folder)]))
+        found.append(folders.note_on_names([part.name for part in classes]))
     passed = lists_passed_over(folder)
     if passed:
         found.append(f"not taken, since it is of some classes or videos: {', '.join(passed[:3])}")

@@ -297,6 +297,21 @@ def test_files_that_class_folders_leave_out_are_counted_and_three_are_named(tmp_
     assert printed.count(what) == 1 and f"1 x other ending: {check.KINDS['other ending']}" in printed
 
 
+@pytest.mark.parametrize("sides", [True, False])
+def test_videos_below_or_beside_class_folders_are_counted_and_named(tmp_path, run, videos, sides):
+    folders = ["data/train/catch", "data/val/catch"] if sides else ["data/catch"]
+    for n, folder in enumerate(folders):
+        fill(tmp_path / folder, [f"{n}a.mp4", f"{n}b.mp4"], lambda ending, number, n=n: videos(ending, 2 * n + number))
+    beside = f"{Path(folders[-1]).parent}/z.mp4"
+    below = f"{folders[-1]}/phone/x.mp4"
+    for name in (beside, below, f"{folders[-1]}/phone/.hidden.mp4", f"{folders[-1]}/phone/notes.txt"):
+        write(tmp_path / name, "x")
+    status, findings, printed = run()
+    what = f"2 videos are not read, since a class folder holds its videos itself: {', '.join(sorted((beside, below)))}"
+    assert (status, [(entry["kind"], entry["what"]) for entry in findings]) == (1, [("misplaced", what)])
+    assert printed.count(what) == 1
+
+
 def test_class_names_that_folders_say_are_noted(tmp_path, run, videos):
     fill(tmp_path / "data", [f"tying_knot_-not_on_a_tie-/{i}.mp4" for i in range(5)], videos)
     status, findings, printed = run()
