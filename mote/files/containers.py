@@ -28,14 +28,18 @@ import numpy as np
 # Codecs whose frames are shown in the order in which they are stored, by their names in mp4 and
 # avi (lower case), and in mkv. AVI names a codec by its encoder, so one has several names.
 # A codec that stands in none of these sets is taken to have B-frames: the careful side.
-IN_PLACE = frozenset("""
+# EVERY_FRAME: each frame is a keyframe, so any may be sought, with an index or without.
+EVERY_FRAME = frozenset("""
     mjpg jpeg mjpa mjpb avrn ljpg dmb1 apch apcn apcs apco ap4h ap4x avdn avdh cfhd icod
-    vp08 vp09 av01 vp80 vp90 vp60 vp61 vp62 vp6f flv1 svq1 h263 s263 u263 i263
-    div3 div4 mp43 mp42 mpg4 mp41 col1 wmv1 wmv2 cvid msvc cram rle rle8 iv31 iv32 zlib mszh tscc
-    ffv1 ffvh hfyu ulrg ulra uly0 uly2 uly4 ulh0 ulh2 lags magy png mpng tiff gif qoi
+    ffvh hfyu ulrg ulra uly0 uly2 uly4 ulh0 ulh2 lags magy png mpng tiff qoi
     raw 2vuy uyvy yuy2 yuyv yv12 i420 iyuv nv12 y800 v210 dib hap1 hap5 hapy
     dvc dvcp dvpp dv5n dv5p dvsd dv25 dv50 dvh1 dvhp dvhq dvh5 dvh6
-    v_vp8 v_vp9 v_av1 v_mjpeg v_prores v_theora v_ffv1 v_uncompressed
+    v_mjpeg v_prores v_uncompressed
+""".split())
+IN_PLACE = EVERY_FRAME | frozenset("""
+    vp08 vp09 av01 vp80 vp90 vp60 vp61 vp62 vp6f flv1 svq1 h263 s263 u263 i263
+    div3 div4 mp43 mp42 mpg4 mp41 col1 wmv1 wmv2 cvid msvc cram rle rle8 iv31 iv32 zlib mszh tscc
+    ffv1 gif v_vp8 v_vp9 v_av1 v_theora v_ffv1
 """.split())
 MPEG4 = frozenset("xvid divx dx50 fmp4 mp4v mp4s 3iv2 3ivx blz0 dxgm rmp4 sedg hdx4 smp4 m4s2 "
                   "umsv v_mpeg4/iso/asp v_mpeg4/iso/sp v_mpeg4/iso/ap".split())
@@ -260,6 +264,10 @@ def mp4_in_order(data: mmap.mmap, trak: dict[bytes, list[Box]], moofs: list[Box]
             return "its edit list has several parts", 0
         if len(edits):
             front = frames_before_a_keyframe(data, trak, times, edits[0])
+        if front and codec == "av01":            # its decoder gives out what an edit list hides
+            return "it was cut in front of a keyframe", 0
+        if b"stss" in trak and 1 not in table(data, trak[b"stss"][0], 1)[:, 0]:
+            return "its first frame is no keyframe", 0
 
     if codec in IN_PLACE or (len(shifts) and shifts.min() < shifts.max()):
         return "", front
@@ -501,6 +509,8 @@ def mkv_in_order(data: mmap.mmap, at: int, number: int, film: dict[int, bytes]) 
         return avi_in_order(data, config[16:20].decode("latin-1").lower(), config[40:], chunks)
     if len(set(times)) < len(times):
         return "two of its frames have one time"
+    if min(times, default=0) < 0:                # FFmpeg gives such a keyframe no time at all
+        return "it has times below 0"
     run_back = times != sorted(times)
     if run_back or codec in IN_PLACE:
         return ""
@@ -550,7 +560,11 @@ def examine_avi(data: mmap.mmap) -> Look:
             codec = data[begin + 16:begin + 20].strip(b"\0 ").decode("latin-1").lower() or "raw"
             config = data[begin + 40:stop]
             chunks = avi_frames(data, stop, number)
-            return Look("avi", avi_in_order(data, codec, config, chunks))
+            # Without an index (the end is cut off, or it was written to a pipe) FFmpeg takes every
+            # frame for a keyframe, and torchcodec begins to decode anywhere.
+            indexed = codec in EVERY_FRAME or data.rfind(b"idx1") >= 0 or data.rfind(b"ix0") >= 0
+            why = avi_in_order(data, codec, config, chunks)
+            return Look("avi", why or ("" if indexed else "it has no index"))
     raise ValueError("no stream of pictures")
 
 

@@ -267,10 +267,13 @@ def seek_frames(path: Path, look: Look, decoder, distinct: list[int]) -> Tensor:
             frames = [decoder.get_frame_at(i).data for i in distinct]
             size = decoder.metadata.height, decoder.metadata.width
             return torch.stack(same_size(frames, *size))
-        if distinct[-1] < last or last < 1:
+        if distinct[-1] < last - 2 or last < 1:
             raise
         reachable = [min(i, last - 1) for i in distinct]
-        return open_video(path, look).get_frames_at(reachable).data   # the old one has failed
+        try:
+            return open_video(path, look).get_frames_at(reachable).data    # the old one has failed
+        except RuntimeError:                     # of a cut, more frames at the end may be lost
+            return InOrder(path).get(distinct)
 
 
 # --- the decoder itself ---------------------------------------------------------------------------
