@@ -269,10 +269,16 @@ def mp4_in_order(data: mmap.mmap, trak: dict[bytes, list[Box]], moofs: list[Box]
         if b"stss" in trak and 1 not in table(data, trak[b"stss"][0], 1)[:, 0]:
             return "its first frame is no keyframe", 0
 
-    if codec in IN_PLACE or (len(shifts) and shifts.min() < shifts.max()):
+    if codec in IN_PLACE:
         return "", front
     samples = None if moofs else mp4_samples(data, trak)
-    return without_times(data, codec, config, samples), front
+    if not len(shifts) or shifts.min() == shifts.max():
+        return without_times(data, codec, config, samples), front
+    if samples is None or b"stss" not in trak:
+        return "", front
+    keys = table(data, trak[b"stss"][0], 1)[:, 0] - 1
+    steps = np.diff(shifts, append=shifts[-1:])
+    return between_keyframes(data, codec, config, samples, keys, steps == 0), front
 
 
 def mp4_codec(data: mmap.mmap, trak: dict[bytes, list[Box]]) -> tuple[str, bytes]:
@@ -511,12 +517,22 @@ def mkv_in_order(data: mmap.mmap, at: int, number: int, film: dict[int, bytes]) 
         return "two of its frames have one time"
     if min(times, default=0) < 0:                # FFmpeg gives such a keyframe no time at all
         return "it has times below 0"
-    run_back = times != sorted(times)
-    if run_back or codec in IN_PLACE:
+    content = np.frombuffer(data, np.uint8)
+    # The flags of a SimpleBlock say whether it is a keyframe; those of a Block in a group do not.
+    keys = np.flatnonzero(content[np.array(starts, np.int64) - 1] & 0x80)
+    del content                                  # or the mapping could not be closed
+    if len(keys) and keys[0]:
+        return "its first frame is no keyframe"
+    if codec in IN_PLACE:
         return ""
     # Encoded (compressed, encrypted): the bytes of a block are not those of its frame.
     samples = None if ENCODINGS in film else (np.array(starts), np.array(stops))
-    return without_times(data, codec, config, samples)
+    if times == sorted(times):
+        return without_times(data, codec, config, samples)
+    if samples is None:
+        return ""
+    onwards = np.diff(np.array(times), append=times[-1] + 1) > 0
+    return between_keyframes(data, codec, config, samples, keys, onwards)
 
 
 def mkv_blocks(data: mmap.mmap, at: int, number: int) -> tuple[list[int], list[int], list[int]]:
@@ -650,12 +666,54 @@ def without_times(data: mmap.mmap, codec: str, config: bytes,
     return LOST if reorders else ""
 
 
-def has_b_slices(data: mmap.mmap, starts: np.ndarray, stops: np.ndarray, size: int) -> bool:
-    """Whether one of the frames begins with a B slice. size: bytes of the length before each unit.
+def between_keyframes(data: mmap.mmap, codec: str, config: bytes,
+                      samples: tuple[np.ndarray, np.ndarray], keys: np.ndarray,
+                      onwards: np.ndarray) -> str:
+    """Why a track with times of its own must be read in order nevertheless, or "".
 
-    A slice (unit 1 or 5) begins with two numbers: the first block, 0 written as 1, and its type,
-    where B is 1 or 6, written as 010 or 00111 (H.264, 7.3.3 and 9.1). Unit 2, the first part of a
-    slice in three parts, begins alike. Only the first slice of each frame is looked at.
+    Times may be lost in a part: a lost clip was joined to a good one. And keyframes may be none,
+    but points from which P frames make the picture whole, bit by bit (intra refresh).
+    keys: the places of the keyframes, sorted. onwards: of each frame, whether the next one that is
+    stored is the next one shown. Of H.264 and MPEG-4 only.
+    """
+    starts, stops = samples
+    count = min(len(starts), len(onwards))
+    keys = keys[(keys >= 0) & (keys < count)]
+    if not (codec in H264 or codec in MPEG4) or not len(keys):
+        return ""
+    if starts.max() > len(data) or starts.min() < 0:
+        raise ValueError("frames beyond the file's end")
+    if codec in H264 and has_slices(data, starts[keys], stops[keys], length_size(config), P_SLICES):
+        return "its keyframes are no whole pictures"
+
+    # A stretch runs from one keyframe to the next. The step out of it says nothing.
+    ends = np.append(keys[1:], count)
+    in_doubt = [np.arange(first, end) for first, end in zip(keys, ends)
+                if end - first > 2 and onwards[first:end - 1].all()]
+    if not in_doubt:
+        return ""
+    chosen = np.concatenate(in_doubt)
+    return without_times(data, codec, config, (starts[chosen], stops[chosen]))
+
+
+def has_b_slices(data: mmap.mmap, starts: np.ndarray, stops: np.ndarray, size: int) -> bool:
+    """Whether a frame begins with a B slice. size: bytes of the length before each unit."""
+    return has_slices(data, starts, stops, size, B_SLICES)
+
+
+# A slice begins with two numbers: the first block, 0 written as 1, and its type. P is 0 or 5,
+# written as 1 or 00110; B is 1 or 6, written as 010 or 00111 (H.264, 7.3.3 and 9.1).
+# (mask, bits) of the first byte.
+P_SLICES = ((0xC0, 0xC0), (0xFC, 0x98))
+B_SLICES = ((0xF0, 0xA0), (0xFC, 0x9C))
+
+
+def has_slices(data: mmap.mmap, starts: np.ndarray, stops: np.ndarray, size: int,
+               kinds: tuple) -> bool:
+    """Whether one of the frames begins with a slice of these kinds; True if none is found in one.
+
+    Slices are units 1 and 5; unit 2, the first part of a slice in three parts, begins alike. Only
+    the first slice of each frame is looked at. size: bytes of the length before each unit.
     """
     content = np.frombuffer(data, np.uint8)
     try:
@@ -668,8 +726,10 @@ def has_b_slices(data: mmap.mmap, starts: np.ndarray, stops: np.ndarray, size: i
             at, end = at[inside], end[inside]
             unit = content[at + size] & 31
             first = content[at + size + 1]
-            b = (first & 0xF0 == 0xA0) | (first & 0xFC == 0x9C)
-            if (b & np.isin(unit, (1, 2, 5))).any():
+            found = np.zeros(len(first), bool)
+            for mask, bits in kinds:
+                found |= first & mask == bits
+            if (found & np.isin(unit, (1, 2, 5))).any():
                 return True
             others = ~np.isin(unit, (1, 2, 5))
             if not others.any():

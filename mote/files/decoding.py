@@ -272,8 +272,13 @@ def seek_frames(path: Path, look: Look, decoder, distinct: list[int]) -> Tensor:
         reachable = [min(i, last - 1) for i in distinct]
         try:
             return open_video(path, look).get_frames_at(reachable).data    # the old one has failed
-        except RuntimeError:                     # of a cut, more frames at the end may be lost
-            return InOrder(path).get(distinct)
+        except RuntimeError:                     # of a cut, up to three at the end are not reached
+            end = [i for i in distinct if i >= last - 2]
+            frames = InOrder(path).get(end)
+            if len(end) == len(distinct):
+                return frames
+            sought = open_video(path, look).get_frames_at(distinct[:-len(end)]).data
+            return torch.cat([sought, frames])
 
 
 # --- the decoder itself ---------------------------------------------------------------------------

@@ -249,3 +249,72 @@ def test_an_avi_whose_format_comes_before_any_stream_header_is_read_in_order(tmp
     format_first = b"strf" + (40).to_bytes(4, "little") + bytes(40)
     file.write_bytes(b"RIFF" + (56).to_bytes(4, "little") + b"AVI " + format_first)
     assert examine(file).in_order == "its avi header is damaged"
+
+
+# --- files whose seeking goes wrong in one place ----------------------------------------------------------------------
+def joined(folder, ending):
+    """A clip whose times were lost, and a good one behind it."""
+    lost, good = folder / "h264_lost.mp4", folder / "other_pattern.mp4"
+    ffmpeg(*"-f lavfi -i testsrc2=size=96x64:rate=25:duration=2 -c:v libx264 -pix_fmt yuv420p -g 20 -bf 3".split(),
+           folder / "h264_b.avi")
+    ffmpeg("-i", folder / "h264_b.avi", "-c", "copy", lost)
+    ffmpeg(*"-f lavfi -i testsrc=size=96x64:rate=25:duration=2 -c:v libx264 -pix_fmt yuv420p -g 20 -bf 3".split(), good)
+    (folder / "list").write_text(f"file {lost.name}\nfile {good.name}\n")
+    return ffmpeg("-f", "concat", "-i", folder / "list", "-c", "copy", folder / f"joined{ending}")
+
+
+def piped(folder, options, keep=1.0):
+    """An .avi without an index: written to a pipe, or cut off at its end."""
+    whole = folder / "whole.avi"
+    ffmpeg("-f", "lavfi", "-i", PATTERN, *options.split(), whole)
+    content = whole.read_bytes()
+    (folder / "piped.avi").write_bytes(content[:int(keep * content.index(b"idx1"))])
+    return folder / "piped.avi"
+
+
+PARTLY = {
+    "no index, P-frames": lambda folder: piped(folder, "-c:v wmv2 -q:v 3"),
+    "cut off, P-frames": lambda folder: piped(folder, "-c:v msmpeg4 -q:v 2", 0.9),
+    "lost times in front, mp4": lambda folder: joined(folder, ".mp4"),
+    "lost times in front, mkv": lambda folder: joined(folder, ".mkv"),
+    "intra refresh, mp4": lambda folder: ffmpeg(
+        "-f", "lavfi", "-i", PATTERN, *"-c:v libx264 -pix_fmt yuv420p -bf 3 -g 15".split(), "-x264-params",
+        "intra-refresh=1", folder / "refresh.mp4"),
+    "intra refresh, mkv": lambda folder: ffmpeg(
+        "-f", "lavfi", "-i", PATTERN, *"-c:v libx264 -pix_fmt yuv420p -bf 3 -g 15".split(), "-x264-params",
+        "intra-refresh=1", folder / "refresh.mkv"),
+    "times below 0, mkv": lambda folder: ffmpeg(
+        "-i", write("b_frames.mp4", folder), *"-c copy -output_ts_offset -0.04 -avoid_negative_ts disabled".split(),
+        folder / "below.mkv"),
+}
+
+
+@pytest.mark.parametrize("trouble", PARTLY)
+def test_what_misleads_seeking_in_one_place_is_read_in_order(tmp_path, trouble):
+    path = PARTLY[trouble](tmp_path)
+    n = len(right_frames(path))
+    assert examine(path).in_order
+    for indices in (list(range(0, n, 5)), [n // 3], [1, n // 2]):
+        assert wrong(path, indices) == []
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mkv"])
+def test_a_first_frame_that_is_no_keyframe_is_refused_where_frames_are_missing(folder, tmp_path, ending):
+    path = tmp_path / f"late{ending}"
+    ffmpeg("-i", write("b_frames.mp4", folder), *"-ss 0.5 -c copy -copyinkf".split(), path)
+    assert examine(path).in_order == "its first frame is no keyframe"
+    n = []
+    with pytest.raises(Undecodable, match="frames are stored, but only"):
+        decode(path, lambda count: n.append(count) or np.array([count - 1]))
+    assert wrong(path, [0, 7]) == []
+
+
+def test_the_end_of_an_open_gop_that_was_cut_is_decoded(tmp_path):
+    whole = tmp_path / "open.mp4"
+    options = "-c:v libx264 -pix_fmt yuv420p -crf 14 -g 20 -bf 3 -x264-params open-gop=1:scenecut=0"
+    ffmpeg(*"-f lavfi -i testsrc2=size=96x64:rate=25:duration=4".split(), *options.split(), whole)
+    for seconds in ("1.09", "1.13", "1.17"):
+        path = ffmpeg("-ss", "1.3", "-i", whole, "-t", seconds, "-c", "copy", tmp_path / f"{seconds}.mp4")
+        n = len(right_frames(path))
+        for indices in ([n - 3], [n - 2], [n - 1], [5, n - 1]):
+            assert wrong(path, indices) == []
