@@ -128,7 +128,7 @@ class Objective(nn.Module):
 
         # First pass: the experts that were drawn, one per layer.
         t_BTD = model.temporal_features(e_BTD, expert_LE)                         # Eq. 2: h; Eq. 5
-        cosine_BM = model.similarity(e_BTD, t_BTD, classes_MD)        # float32     Eq. 2: z; Eq. 3
+        cosine_BM = model.similarity(e_BTD, t_BTD, classes_MD)           # Eq. 2: z; Eq. 3, float32
         losses["L_TE"] = classification_loss(cosine_BM, labels_B, scale)          # Eq. 4
         if not self.second_pass:
             return losses
@@ -242,7 +242,7 @@ def set_up(cfg: Config) -> Run:
     begin = run_folder.agree_on_start(begin)
     embeddings = embed_datasets(clip, tokenizer, tests, templates, ranks)
 
-    # The model. CLIP as it is, the table's first row, is tested before --init or --resume is read.
+    # The model. CLIP as it is, the table's first row, is tested before --init or --resume loads.
     torch.manual_seed(cfg.seed)
     temporal = TemporalTransformer(embeddings[cfg.data].shape[1], cfg.layers, cfg.experts)
     model = MoTE(clip.visual, temporal, embeddings[cfg.data], clip.logit_scale,

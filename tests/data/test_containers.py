@@ -298,6 +298,14 @@ def test_what_misleads_seeking_in_one_place_is_read_in_order(tmp_path, trouble):
         assert wrong(path, indices) == []
 
 
+def test_av1_that_was_cut_in_front_of_a_keyframe_is_read_in_order(tmp_path):
+    whole = ffmpeg("-f", "lavfi", "-i", PATTERN, *"-c:v libaom-av1 -cpu-used 8 -crf 20 -g 20".split(), tmp_path / "a.mkv")
+    path = ffmpeg("-ss", "0.5", "-i", whole, "-c", "copy", tmp_path / "cut.mp4")
+    assert examine(path).in_order == "it was cut in front of a keyframe"
+    for indices in ([0, 5, 12, 17, 30], [8], [20]):              # a draw across the keyframe, and alone
+        assert wrong(path, indices) == []
+
+
 @pytest.mark.parametrize("ending", [".mp4", ".mkv"])
 def test_a_first_frame_that_is_no_keyframe_is_refused_where_frames_are_missing(folder, tmp_path, ending):
     path = tmp_path / f"late{ending}"
