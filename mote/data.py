@@ -91,18 +91,19 @@ def view_crops(frames: Tensor, size: int, resize: int, crops: int = 1) -> Tensor
     return torch.stack([vision.crop(frames, top, left, size, size) for left in lefts])
 
 
-def training_transform(size: int, min_area: float, flip: bool) -> Callable[[Tensor], Tensor]:
+def training_transform(size: int, min_area: float, flip: bool, gray: bool = True
+                       ) -> Callable[[Tensor], Tensor]:
     """(T, 3, h, w) -> (T, 3, size, size), one decision for all T, from torch's global generator.
 
-    size: in pixels. min_area: of the crop, as a fraction of the frame. One decision for a clip, or
-    crops that jump from frame to frame would look like motion.
+    size: in pixels. min_area: of the crop, as a fraction of the frame. gray: one clip in five. One
+    decision for a clip, or crops that jump from frame to frame would look like motion.
     """
     from torchvision.transforms import v2
 
     return v2.Compose([
         v2.RandomResizedCrop(size, scale=(min_area, 1), ratio=(3 / 4, 4 / 3), antialias=True),
         v2.RandomHorizontalFlip(0.5 if flip else 0),
-        v2.RandomGrayscale(0.2),
+        v2.RandomGrayscale(0.2 if gray else 0),
     ])
 
 
@@ -110,25 +111,25 @@ def training_transform(size: int, min_area: float, flip: bool) -> Callable[[Tens
 class TrainingClips(torch.utils.data.Dataset):
     """(epoch, index) -> a training clip, as a dict:
 
-        frames   uint8 (T, 3, s, s)
+        frames   uint8 (T, 3, s, s), contiguous
         label    of the video that was decoded
         index    of that video
         failed   the indices of those that could not be decoded, in whose place it stands
 
-    videos: (path, label) pairs. flip: False if classes tell left from right. min_area: of a crop,
-    as a fraction of the frame. watch: `with watch(index):` stands around each decode (see
-    runtime/watched_loading.py).
+    videos: (path, label) pairs. flip: False if classes tell left from right. gray: whether one clip
+    in five loses its colours. min_area: of a crop, as a fraction of the frame. watch: `with
+    watch(index):` stands around each decode (see runtime/watched_loading.py).
     """
 
     def __init__(
         self, videos: list[tuple[str, int]], T: int, size: int, seed: int, flip: bool = True,
-        min_area: float = 0.08, watch: Callable = contextlib.nullcontext,
+        min_area: float = 0.08, watch: Callable = contextlib.nullcontext, gray: bool = True,
     ):
         self.videos = videos
         self.T = T
         self.seed = seed
         self.watch = watch
-        self.transform = training_transform(size, min_area, flip)
+        self.transform = training_transform(size, min_area, flip, gray)
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -152,7 +153,9 @@ class TrainingClips(torch.utils.data.Dataset):
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(int(rng.integers(2**63)))
                 frames = self.transform(frames)
-            return {"frames": frames, "label": label, "index": index, "failed": failed}
+            # Colour frames come with their channels last, gray ones not. One layout for all: a
+            # compiled model would be compiled anew for each, and mixed ones are slow to stack.
+            return {"frames": frames.contiguous(), "label": label, "index": index, "failed": failed}
 
         last = self.videos[failed[-1]][0]
         raise Undecodable(f"{MAX_TRIES} videos in a row could not be decoded, the last: {last}")
@@ -161,8 +164,8 @@ class TrainingClips(torch.utils.data.Dataset):
 class TestViews(torch.utils.data.Dataset):
     """index -> all views of a test video, V = clips x crops, clip by clip, as a dict:
 
-        frames   uint8 (n, 3, s, s): frame t of view v is frames[places[v, t]], so that a frame that
-                 several views share is there once
+        frames   uint8 (n, 3, s, s), contiguous: frame t of view v is frames[places[v, t]], so that
+                 a frame that several views share is there once
         places   (V, T)
         label    of the video
         index    of the video
@@ -209,7 +212,7 @@ class TestViews(torch.utils.data.Dataset):
         # (n, 3, h, w) became (crops, n, 3, s, s): the n frames of crop c begin at c n.
         firsts = len(frames) * torch.arange(self.crops)
         places = places[:, None] + firsts[:, None]               # (clips, crops, T)
-        return crops.flatten(0, 1), places.flatten(0, 1)
+        return crops.flatten(0, 1).contiguous(), places.flatten(0, 1)
 
 
 # --- batches --------------------------------------------------------------------------------------

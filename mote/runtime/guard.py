@@ -50,7 +50,8 @@ class Guard:
         Weights and moments need no copy: the optimiser steps only after `step_is_sound`.
         """
         self.refused.remember(self.tower)
-        self.losses: list[dict[str, Tensor]] = []
+        self.on_device: list[dict[str, Tensor]] = []
+        self.losses: list[dict[str, float]] = []
         self.indices: list[int] = []
 
     def saw(self, batch: dict, losses: dict[str, Tensor]) -> None:
@@ -59,7 +60,7 @@ class Guard:
         The losses stay on their device: to read them here would make the host wait for the GPU in
         every micro-batch. `step_is_sound` reads them once a step.
         """
-        self.losses.append({name: loss.detach() for name, loss in losses.items()})
+        self.on_device.append({name: loss.detach() for name, loss in losses.items()})
         self.indices += batch["index"].tolist()
         self.bad.new += batch["failed"]
 
@@ -73,16 +74,24 @@ class Guard:
 
         step: its number, from 1. A step that is not sound is written down, and the buffers are
         what they were before it. The same exchange tells all ranks of a signal: see `run_must_end`.
+        From here on `losses` are this rank's, as numbers.
+
+        Here the host waits for the device, once a step: what it must know travels together.
         """
-        losses: list[Tensor] = []
-        for one in self.losses:
-            losses += one.values()
-        came = bool(self.stop.came)
-        self.stopping, unsound = agree(self.ranks.device, came, ~finite(losses, parameters))
-        if unsound:
+        losses = torch.stack([torch.stack(list(one.values())) for one in self.on_device])
+        # Made on the device: a number of the host would have to be copied there.
+        came = torch.full((), bool(self.stop.came), device=losses.device, dtype=torch.float32)
+        unsound = ~finite(losses, parameters)
+        flags = torch.stack([came, unsound.float()])
+        (self.stopping, refused), numbers = agree(flags, losses.flatten())
+
+        for one in self.on_device:
+            self.losses.append(dict(zip(one, numbers)))
+            numbers = numbers[len(one):]
+        if refused:
             paths = [self.videos[index][0] for index in self.indices]
             self.ranks.say(self.refused.write_down(step, self.losses, paths))
-        return not unsound
+        return not refused
 
     def report_bad_videos(self) -> None:
         """Print a line for each video that was found broken since the last call.
@@ -110,7 +119,7 @@ class Guard:
 
 
 # --- NaN or infinity in a step -------------------------------------------------------------------
-def finite(losses: list[Tensor], parameters: Iterable[nn.Parameter]) -> Tensor:
+def finite(losses: Tensor, parameters: Iterable[nn.Parameter]) -> Tensor:
     """Whether every loss and every gradient of a step is finite, as a 0-d tensor on their device.
 
     Their squares must be finite too: AdamW keeps them, and a parameter whose second moment is
@@ -119,16 +128,16 @@ def finite(losses: list[Tensor], parameters: Iterable[nn.Parameter]) -> Tensor:
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     largest = torch.nn.utils.get_total_norm(gradients, norm_type=float("inf"))
-    return torch.stack(losses).isfinite().all() & largest.square().isfinite()
+    return losses.isfinite().all() & largest.square().isfinite()
 
 
-def agree(device: torch.device, *flags: bool | Tensor) -> list[bool]:
-    """Whether any rank has raised each flag: one answer for all, or ranks would wait for ever.
+def agree(flags: Tensor, numbers: Tensor) -> tuple[list[bool], list[float]]:
+    """Whether any rank has raised each flag: one answer for all, or some ranks would go on alone.
 
-    All flags travel in one sum over the ranks, once a step.
+    flags: (F,), 0 or 1. numbers: (n,), of this rank. Both are read in one go, once a step.
     """
-    raised = torch.stack([torch.as_tensor(flag, device=device).float() for flag in flags])
-    return (total(raised) > 0).tolist()
+    read = torch.cat([total(flags), numbers.float()]).tolist()
+    return [number > 0 for number in read[:len(flags)]], read[len(flags):]
 
 
 class Refused:
@@ -147,7 +156,7 @@ class Refused:
         """Before a step: batch norms change their statistics in the forward pass already."""
         self.buffers = [(buffer, buffer.clone()) for buffer in tower.buffers()]
 
-    def write_down(self, step: int, losses: list[dict[str, Tensor]], videos: list[str]) -> str:
+    def write_down(self, step: int, losses: list[dict[str, float]], videos: list[str]) -> str:
         """Append losses and videos of all ranks to the file. -> a line to print. All call it.
 
         step: its number, from 1. losses: of this rank's micro-batches. videos: this rank's paths. A
@@ -162,7 +171,7 @@ class Refused:
         # As text: json has no NaN and no infinity.
         readable = []
         for one in losses:
-            readable.append({name: f"{loss.item():.4g}" for name, loss in one.items()})
+            readable.append({name: f"{loss:.4g}" for name, loss in one.items()})
         readable = gather(readable)
         videos = gather(videos)
         if self.ranks.first:

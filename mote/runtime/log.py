@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ..data import MicroBatches
 from ..datasets.dataset import Dataset
@@ -105,14 +104,13 @@ class Meter:
         self.waited += time.perf_counter() - asked
         return batch
 
-    def add(self, losses: list[dict[str, Tensor]], clips: int) -> None:
+    def add(self, losses: list[dict[str, float]], clips: int) -> None:
         """Add a step: the losses of each of its micro-batches, and its clips, on this rank.
 
-        The losses are 0-d tensors by name, the same names in each micro-batch.
+        Every micro-batch has the same names.
         """
-        # One copy to the host for the whole step: each .item() would wait for the GPU.
-        numbers = torch.stack([torch.stack(list(one.values())) for one in losses]).tolist()
-        for name, column in zip(losses[0], zip(*numbers)):
+        for name in losses[0]:
+            column = [one[name] for one in losses]
             # fsum: float32 numbers add up to the same, in whatever order they come.
             self.sums[name] = math.fsum([self.sums.get(name, 0.0), *column])
             self.passes[name] = self.passes.get(name, 0) + len(losses) * self.world_size

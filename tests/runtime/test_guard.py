@@ -34,7 +34,7 @@ def test_a_step_is_finite_if_each_loss_and_each_gradient_is(loss, gradient, fine
     parameters = [nn.Parameter(torch.zeros(9)) for _ in range(3)]           # the last one has no gradient
     parameters[0].grad, parameters[1].grad = torch.zeros(9), torch.full((9,), min(abs(gradient), 1e19))
     parameters[1].grad[4] = gradient
-    losses = [torch.tensor(one) for one in (1.0, 1.0, 1.0, 1.0, loss, 1.0)]
+    losses = torch.tensor([[1.0, 1.0, 1.0], [1.0, loss, 1.0]])
     assert finite(losses, parameters).item() == fine
 
 
@@ -169,11 +169,12 @@ def another_rank_raises(monkeypatch, *flags):
 def test_a_step_holds_its_own_micro_batches_without_their_graphs(watch):
     for _ in range(2):                                           # the second step forgets the first
         watch.before_step()
-        assert watch.losses == [] and watch.clips == 0
+        assert watch.on_device == watch.losses == [] and watch.clips == 0
         see(watch, [0, 2], L_TE=1.0, L_MSE=2.0)
         see(watch, [1], L_TE=3.0, L_MSE=4.0)
+    assert watch.step_is_sound(1, watch.tower.parameters())
     assert watch.losses == [{"L_TE": 1.0, "L_MSE": 2.0}, {"L_TE": 3.0, "L_MSE": 4.0}]
-    assert not any(loss.requires_grad for one in watch.losses for loss in one.values())
+    assert not any(loss.requires_grad for one in watch.on_device for loss in one.values())
     assert watch.indices == [0, 2, 1] and watch.clips == 3
 
 

@@ -28,7 +28,7 @@ numbers = st.floats(-1e9, 1e9)                                               # f
 
 def named(*three: float) -> dict[str, torch.Tensor]:
     """A micro-batch's losses, as Objective returns them."""
-    return {name: torch.tensor(loss) for name, loss in zip(NAMES, three)}
+    return dict(zip(NAMES, three))
 
 
 def place(rank: int, world_size: int) -> Ranks:
@@ -92,7 +92,7 @@ def test_each_micro_batch_counts_once_in_the_mean():
 
 def test_a_run_of_one_loss_has_one_mean():
     meter = log.Meter(ALONE)
-    meter.add([{"L_TE": torch.tensor(1.5)}], 1)
+    meter.add([{"L_TE": 1.5}], 1)
     means, _ = meter.read()
     assert means == {"L_TE": 1.5}
 
@@ -121,9 +121,9 @@ def test_a_meter_whose_sums_have_no_names_goes_on_to_the_same_means(sums, step, 
 
 def test_a_loss_that_the_checkpoint_had_not_is_a_mean_over_its_own_passes():
     before = log.Meter(ALONE)
-    before.add([{"L_TE": torch.tensor(1.0)}] * 3, 1)
+    before.add([{"L_TE": 1.0}] * 3, 1)
     meter = log.Meter(ALONE, {"meter": before.state()})
-    meter.add([{"L_TE": torch.tensor(5.0), "L_WMR": torch.tensor(2.0)}], 1)
+    meter.add([{"L_TE": 5.0, "L_WMR": 2.0}], 1)
     assert meter.read()[0] == {"L_TE": 2.0, "L_WMR": 2.0}
 
 
@@ -157,7 +157,7 @@ def test_the_speed_is_of_all_ranks_and_of_the_time_since_it_was_last_read(monkey
     meter, stream = log.Meter(place(0, 3)), slow()
     assert [meter.wait_for(stream), meter.wait_for(stream)] == [0, 1]        # 2 s of waiting
     clock[0] += 6.0
-    meter.add([{"L_TE": torch.tensor(1.0)}], 16)
+    meter.add([{"L_TE": 1.0}], 16)
     _, speed = meter.read()
     assert speed == "6 clips/s  data wait 25 %"                  # 3 x 16 clips in 8 s
     clock[0] += 50.0                                             # an evaluation

@@ -39,7 +39,8 @@ def one_of_two(rank: int, store: str, number: int, answers) -> None:
     stop = Stop()
     if rank == 1:
         os.kill(os.getpid(), number)
-    answers.put(agree(torch.device("cpu"), bool(stop.came), False, torch.tensor(rank == 0)))
+    flags = torch.tensor([float(bool(stop.came)), 0, rank == 0])
+    answers.put(agree(flags, torch.tensor([10.0 + rank])))
     dist.destroy_process_group()
     stop.leave(3, Ranks(rank, 2, torch.device("cpu")), Path("RUN"))
 
@@ -54,7 +55,8 @@ def test_what_one_rank_notices_all_ranks_agree_on_and_leave_with_143(number, tmp
     for rank in ranks:
         rank.join(60)
     assert [rank.exitcode for rank in ranks] == [143, 143]
-    assert [answers.get() for _ in ranks] == [[True, False, True]] * 2
+    told = sorted((answers.get() for _ in ranks), key=lambda answer: answer[1])
+    assert told == [([True, False, True], [10.0]), ([True, False, True], [11.0])]
     assert capfd.readouterr().out == "signal to another rank: saved at step 3; --out RUN --resume auto goes on\n"
 
 

@@ -27,6 +27,7 @@ import mote.runtime.ranks
 import train
 from mote.clip_backbone import clip_config, load_clip
 from mote.datasets.dataset import open_dataset
+from mote.runtime import workers
 from mote.runtime.ranks import Ranks
 from mote.temporal_experts import TemporalTransformer
 from mote.toyworld import make_clip
@@ -275,7 +276,7 @@ def test_more_threads_than_cores_are_wrong(find, monkeypatch, cores, ranks, argu
 def test_more_workers_than_cores_and_a_containers_share_are_seen(find, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
     assert find(machine.threads, "--workers", "32", ranks=2)[1] == "ok    64 cores for 2 x 32 workers"
-    monkeypatch.setattr(machine, "limit", {"cpu.max": "400000 100000\n"}.get)
+    monkeypatch.setattr(workers, "container_limit", {"cpu.max": "400000 100000\n"}.get)
     assert find(machine.threads, "--workers", "32", ranks=2)[1] == "warn  4 cores for 2 x 32 workers -> --workers 2"
 
 
@@ -493,7 +494,7 @@ def test_the_memory_of_a_container_counts_its_file_cache_as_free(monkeypatch):
     whole = step_memory.free_memory()
     assert 0 < whole < 10**15
     limits = {"memory.max": "1000\n", "memory.current": "900\n", "memory.stat": "anon 5\ninactive_file 300\nx 1\n"}
-    monkeypatch.setattr(step_memory, "limit", limits.get)
+    monkeypatch.setattr(workers, "container_limit", limits.get)
     assert step_memory.free_memory() == 400
-    monkeypatch.setattr(step_memory, "limit", lambda _: "max\n")
+    monkeypatch.setattr(workers, "container_limit", lambda _: "max\n")
     assert step_memory.free_memory() == pytest.approx(whole, rel=0.5)

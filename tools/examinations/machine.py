@@ -12,15 +12,19 @@ from pathlib import Path
 from tools.examinations.findings import Finding, Findings, numbers, size
 
 
-def limit(file: str) -> str:
-    """A limit of this container, as text (control groups, version 2); "max" for none.
+def workers_of(options: Namespace) -> int:
+    """The number that train.py takes for --workers, here and on this device."""
+    from mote.runtime.workers import count_workers
+    return count_workers(options.config.workers, options.device, bytes_of_a_batch(options),
+                         options.ranks)
 
-    file: cpu.max, memory.max, ... Outside Linux, and under version 1, there is no such file.
-    """
-    path = Path("/sys/fs/cgroup", file)
-    if path.is_file():
-        return path.read_text()
-    return "max"
+
+def bytes_of_a_batch(options: Namespace) -> int:
+    """Of the frames of a micro-batch, uint8: floats only on the device, behind shared memory."""
+    from mote.runtime.workers import clip_bytes
+    config = options.config
+    clips = math.ceil(config.batch / options.ranks / config.accumulate)
+    return clip_bytes(clips, config.frames, options.side)
 
 
 # --- 1. device ------------------------------------------------------------------------------------
@@ -58,24 +62,6 @@ def device(options: Namespace) -> Findings:
 
 
 # --- 2. cores -------------------------------------------------------------------------------------
-def available_cores() -> float:
-    """Those that this process may use; a container may have a fraction of one.
-
-    os.cpu_count() counts the whole machine's, also where taskset, a scheduler or a container gives
-    this process fewer.
-    """
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-
-    quota = limit("cpu.max")         # "max 100000", or microseconds of work in each so many
-    if quota.startswith("max"):
-        return float(cores)
-    work, period = numbers(quota)
-    return min(float(cores), work / period)
-
-
 def threads_of_a_rank(options: Namespace) -> int:
     """Where OMP_NUM_THREADS is not set, torchrun gives one thread to each of several ranks."""
     import torch
@@ -92,6 +78,8 @@ def threads(options: Namespace) -> Findings:
     Sets options.cores. More threads than cores wait for one another at every operator, which costs
     far more than the share of a core that each lacks.
     """
+    from mote.runtime.workers import available_cores
+
     options.cores = available_cores()
     cores = options.cores
     ranks = options.ranks
@@ -108,7 +96,7 @@ def threads(options: Namespace) -> Findings:
     level = "WRONG" if options.device.type == "cpu" else "warn"  # a GPU needs no cores to compute
     yield Finding(not busy, found, advice, level)
 
-    workers = options.config.workers
+    workers = workers_of(options)
     yield Finding(ranks * workers <= cores, f"{cores:g} cores for {ranks} x {workers} workers",
                   f"--workers {share}", "warn")
 
@@ -119,14 +107,11 @@ def shared_memory(options: Namespace) -> Findings:
 
     Each worker leaves two batches there, and one more is in use.
     """
-    config = options.config
-    workers = config.workers
-    # uint8 frames, 3 bytes a pixel: they become floats on the device, after the batch has left.
-    clips = math.ceil(config.batch / options.ranks / config.accumulate)
+    workers = workers_of(options)
     batches = 0
     if workers:
         batches = 2 * workers + 1
-    need = options.ranks * batches * clips * config.frames * 3 * options.side**2
+    need = options.ranks * batches * bytes_of_a_batch(options)
 
     if Path("/dev/shm").is_dir():
         free = shutil.disk_usage("/dev/shm").free

@@ -11,7 +11,6 @@ from argparse import Namespace
 from pathlib import Path
 
 from tools.examinations.findings import Finding, Findings, numbers, size
-from tools.examinations.machine import limit
 
 DOCTOR = Path(__file__).parents[1] / "doctor.py"
 
@@ -51,17 +50,19 @@ def take_steps(o: Namespace, clips: int) -> tuple[int, int]:
 
 def free_memory() -> int:
     """Bytes that a process on the CPU can have; on macOS, what there is in all."""
+    from mote.runtime.workers import container_limit
+
     info = Path("/proc/meminfo")
     if info.exists():
         free = 1024 * numbers(info.read_text().partition("MemAvailable:")[2])[0]
     else:
         free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
-    most = limit("memory.max")
+    most = container_limit("memory.max")
     if not most.startswith("max"):
         # What the container's file cache takes, it gives back.
-        cached = numbers(limit("memory.stat").partition("\ninactive_file ")[2])[0]
-        free = min(free, int(most) - int(limit("memory.current")) + cached)
+        cached = numbers(container_limit("memory.stat").partition("\ninactive_file ")[2])[0]
+        free = min(free, int(most) - int(container_limit("memory.current")) + cached)
     return max(0, free)
 
 

@@ -7,6 +7,7 @@ import time
 from argparse import Namespace
 
 from tools.examinations.findings import Finding, Findings
+from tools.examinations.machine import workers_of
 
 HUNG = 60                            # seconds for one video
 
@@ -77,7 +78,7 @@ def decode_some(videos: list[tuple[str, int]], options: Namespace,
 
 def fast_enough(times: list[float], options: Namespace) -> Finding:
     """The rate of one worker, and what all of them reach at most, beside the rate wanted."""
-    workers = options.config.workers
+    workers = workers_of(options)
     rate = (len(times) - 1) / (times[-1] - times[0])             # the first includes the start
     most = rate * min(options.cores, options.ranks * max(1, workers))
     wanted = options.clips_per_second
