@@ -33,6 +33,7 @@ from mote.runtime.options import comma_separated, option, parse, positive
 from mote.runtime.precision import PRECISIONS, autocast
 from mote.runtime.prompts import CACHE, read_templates
 from mote.runtime.ranks import Ranks, find_ranks, start
+from mote.runtime.workers import check_workers, count_workers
 from mote.scoring.evaluate import NAMES, describe, evaluate, over_splits, view_cosines
 from mote.scoring.protocols import mixed_names, protocol_of
 from mote.temporal_experts import POSITIONS, TemporalTransformer
@@ -68,7 +69,7 @@ class Config:
 
     # On what machine. Of these, only the precision is part of the protocol.
     batch: int = positive(16, "views at a time, per rank")
-    workers: int = option(2, "decoding processes per rank")
+    workers: str = option("auto", "decoding processes per rank; auto: see workers.py")
     threads: int = option(0, "torch's threads per rank; 0: torch's choice")
     device: str = option("auto", "auto, cpu, cuda, cuda:N, ...")
     precision: str = option("fp32", "what the forward pass computes in", choices=PRECISIONS)
@@ -78,6 +79,7 @@ class Config:
 def parse_config(argv: list[str] | None = None) -> Config:
     """Command line -> Config. Raises ValueError, one line, for options that do not go together."""
     config = parse(Config, "eval.py", __doc__, argv=argv)
+    check_workers(config.workers)
     if bool(config.video) == bool(config.data or config.data_root):
         raise ValueError("give either --data (or --data-root) or --video")
     if config.video and not comma_separated(config.classes):
@@ -192,6 +194,9 @@ def show_dataset(cfg: Config, ranks: Ranks) -> dict:
              "gamma": cfg.gamma, "precision": cfg.precision, "clip_weight": cfg.clip_weight,
              "text": loaded.text, "checkpoint": model_hash(cfg.checkpoint, loaded.model)}
 
+    workers = count_workers(cfg.workers, ranks.device, cfg.batch, loaded.frames,
+                            loaded.model.image_size)
+
     results = []
     for data in sets:
         # K600 has other classes in each split, so each is embedded for itself. rho (Eq. 11) depends
@@ -199,7 +204,7 @@ def show_dataset(cfg: Config, ranks: Ranks) -> dict:
         protocol = protocol_of(data, loaded.templates, **views)
         classes_ND = loaded.embed(tuple(data.classes))
         scores = evaluate(loaded.model, data.videos, classes_ND, ranks, protocol, cfg.batch,
-                          cfg.workers)
+                          workers)
         results.append({"split": data.split, **scores})
         ranks.say(describe(results[-1], cfg.half_classes))
 

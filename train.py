@@ -11,6 +11,7 @@ optimiser and its schedule; what a run is made of; the loop.
 
 Dimension key   B clips   T frames   D embedding   M training classes   E experts   L layers
 """
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from math import cos, pi
 from pathlib import Path
@@ -30,12 +31,13 @@ from mote.runtime.guard import Guard
 from mote.runtime.log import Meter, header, log_line
 from mote.runtime.options import comma_separated, option, parse, positive
 from mote.runtime.parallel import data_parallel, on_device, sync_only_on_the_last
-from mote.runtime.precision import TRAINING_PRECISIONS, autocast, dtype_for
+from mote.runtime.precision import PRECISIONS, TRAINING_PRECISIONS, autocast, dtype_for
 from mote.runtime.prompts import embed_datasets, read_templates
 from mote.runtime.ranks import Ranks, find_ranks, start
 from mote.runtime.recipes import RECIPES, check_recipe
 from mote.runtime.steps import is_due, seed_of
 from mote.runtime.watched_loading import Watch, watched
+from mote.runtime.workers import check_workers, count_workers
 from mote.scoring.benchmark import Benchmark
 from mote.scoring.protocols import few_shot, repeated
 from mote.temporal_experts import ROUTINGS, TemporalTransformer, draw_experts
@@ -82,16 +84,20 @@ class Config:
     weight_decay: float = option(0.2, "AdamW's, on every parameter, as the authors'")
     min_area: float = option(0.08, "smallest part of a frame in a random crop", above=0, most=1)
     flip: bool = option(True, "horizontal flips; --no-flip if classes tell left from right")
+    gray: bool = option(True, "one clip in five loses its colours")
     seed: int = option(0, "of everything random")
 
     eval_every: int = positive(1, "epochs between evaluations")
     save_every: int = option(0, "steps between checkpoints within an epoch; 0: none")
     keep: int = positive(2, "newest checkpoints to keep")
+    keep_best: bool = option(False, "best.pt: of the best close-set top-1 so far")
     log_every: int = positive(20, "steps between log lines")
-    workers: int = option(2, "decoding processes per rank")
+    workers: str = option("auto", "decoding processes per rank; auto: see workers.py")
     threads: int = option(0, "torch's threads per rank; 0: torch's choice")
     device: str = option("auto", "auto, cpu, cuda, cuda:N, ...")
     precision: str = option("auto", "auto: bf16 where the GPU has it", choices=TRAINING_PRECISIONS)
+    eval_precision: str = option("fp32", "of tests between epochs", choices=TRAINING_PRECISIONS)
+    final_precision: str = option("fp32", "of the first and last tests", choices=PRECISIONS)
     compile: bool = option(False, "torch.compile the training step, its shapes static")
     checkpoint_activations: bool = option(False, "of the visual tower: less memory, more time")
 
@@ -104,7 +110,9 @@ class Config:
 def parse_config(argv: list[str] | None = None) -> Config:
     """Command line -> Config. Raises ValueError, one line, for options that do not go together."""
     config = parse(Config, "train.py", __doc__, RECIPES, argv)
-    check_recipe(config.frames, config.layers, config.lr, config.clip_lr)
+    check_recipe(config.frames, config.layers, config.lr, config.clip_lr, config.epochs,
+                 config.warmup)
+    check_workers(config.workers)
     return config
 
 
@@ -208,8 +216,9 @@ class Run:
     ranks: Ranks
     out: Path                                                    # the run's folder
     resumed: dict | None                                         # the checkpoint it goes on from
-    clips: TrainingClips
+    videos: list[tuple[str, int]]                                # (path, label)
     batches: MicroBatches                                        # which clips each step takes
+    stream: Iterator[dict]                                       # those clips, decoded
     model: MoTE
     optimizer: torch.optim.Optimizer
     benchmark: Benchmark                                         # the datasets to test on
@@ -248,17 +257,23 @@ def set_up(cfg: Config) -> Run:
     model = MoTE(clip.visual, temporal, embeddings[cfg.data], clip.logit_scale,
                  clip.image_mean, clip.image_std).to(ranks.device)
     optimizer = build_optimizer(model, cfg)
+    workers = count_workers(cfg.workers, ranks.device, batches.micro, cfg.frames,
+                            model.image_size)
     benchmark = Benchmark(tests, embeddings, templates, cfg.frames, model.image_size, ranks,
-                          cfg.workers, begin.out)
+                          workers, begin.out, dtype_for(ranks.device, cfg.eval_precision),
+                          cfg.final_precision, cfg.keep_best)
+    watch = Watch(videos, workers, begin.out / "skipped.txt")
     clips = TrainingClips(videos, cfg.frames, model.image_size, cfg.seed, cfg.flip, cfg.min_area,
-                          Watch(videos, cfg.workers, begin.out / "skipped.txt"))
+                          watch, cfg.gray)
+    stream = watched(clips, batches, watch, workers, ranks.device)
     weights = run_folder.weights_to_start_from(model, begin)
     about["untrained"] = benchmark.untrained(model, begin.resumed)
     run_folder.load_start(model, optimizer, weights, begin)
 
     run_folder.open_run(ranks, begin, drawn, tests[cfg.data].videos, train.classes)
     ranks.say(header(ranks, about, optimizer, train, len(drawn), batches, begin.out))
-    return Run(ranks, begin.out, begin.resumed, clips, batches, model, optimizer, benchmark, about)
+    return Run(ranks, begin.out, begin.resumed, videos, batches, stream, model, optimizer,
+               benchmark, about)
 
 
 # --- 5. the loop ---------------------------------------------------------------------------------
@@ -269,15 +284,14 @@ def run(cfg: Config) -> dict:
     steps_per_epoch, total_steps = parts.batches.steps_per_epoch, parts.batches.stop
     model.visual.set_grad_checkpointing(cfg.checkpoint_activations)
     objective = data_parallel(Objective(model, cfg.second_pass), ranks, cfg.compile)
-    stream = watched(parts.clips, parts.batches, parts.clips.watch, cfg.workers, ranks.device)
-    guard = Guard(ranks, model.visual, parts.clips.videos, parts.out, parts.resumed)
+    guard = Guard(ranks, model.visual, parts.videos, parts.out, parts.resumed)
     meter = Meter(ranks, parts.resumed)
 
     for step in range(parts.batches.start, total_steps + 1):
         # Test what `step` steps have given, the experts merged (Eq. 6). The last turn only tests.
         if is_due(step, cfg.eval_every * steps_per_epoch) or step == total_steps:
             parts.benchmark.test(model.merged(), step, step // steps_per_epoch, meter.means,
-                                 all_datasets=step == total_steps)
+                                 last=step == total_steps)
             meter.restart()
         if step == total_steps:
             break
@@ -288,7 +302,7 @@ def run(cfg: Config) -> dict:
         set_learning_rates(optimizer, step / steps_per_epoch, cfg)
         guard.before_step()
         for i in range(cfg.accumulate):
-            batch = meter.wait_for(stream)
+            batch = meter.wait_for(parts.stream)
             m = i * ranks.world_size + ranks.rank                # as MicroBatches deals them out
             with sync_only_on_the_last(objective, i == cfg.accumulate - 1):
                 losses = micro_batch(objective, batch, cfg, step, m, ranks.device)

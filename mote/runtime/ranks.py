@@ -167,6 +167,24 @@ def gather(items: list) -> list:
     return joined
 
 
+def gather_rows(rows: Tensor, count: int) -> Tensor:
+    """The rows of all ranks in one tensor (count, ...), on all ranks and on the same device.
+
+    rows: one for each of the numbers rank, rank + world size, ... below count, in that order.
+    """
+    if not dist.is_initialized():
+        return rows
+
+    world_size = dist.get_world_size()
+    most = -(-count // world_size)                               # some ranks have one less
+    mine = rows.new_zeros(most, *rows.shape[1:])
+    mine[:len(rows)] = rows
+    everyones = [torch.empty_like(mine) for _ in range(world_size)]
+    dist.all_gather(everyones, mine)
+    # Row i of rank r is number i * world_size + r.
+    return torch.stack(everyones, dim=1).flatten(0, 1)[:count]
+
+
 def from_rank_0(value):
     """Rank 0's value, on all ranks."""
     box = [value]

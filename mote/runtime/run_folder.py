@@ -4,6 +4,7 @@ A run's folder: what was trained on, how it went, and where it can go on.
     train.txt val.txt classes.csv     the lists, as mote/datasets reads them (--data-root .)
     metrics.jsonl                     one line per evaluation
     step_N.pt last.pt                 the newest checkpoints; last.pt is the newest again
+    best.pt                           with --keep-best: see `keep_best`
     skipped.txt refused.jsonl         two trouble logs: skipped videos and refused steps
     results.json                      the table printed at the end
 
@@ -355,16 +356,43 @@ def write(out: Path, keep: int, checkpoint: dict) -> None:
     """
     newest = out / f"step_{checkpoint['step']}.pt"
     save_checkpoint(newest, checkpoint)
-    link = out / f".last.pt.{os.getpid()}"
-    try:
-        os.link(newest, link)
-    except OSError:                                              # a file system without links
-        shutil.copyfile(newest, link)
-    os.replace(link, out / "last.pt")
+    name_again(newest, out / "last.pt")
     # Files of later steps are damaged ones, which this run has passed over: they are left alone.
     ours = [path for path in out.glob("step_*.pt") if number(path) <= checkpoint["step"]]
     for old in sorted(ours, key=number, reverse=True)[keep:]:
         old.unlink()
+
+
+def name_again(file: Path, name: Path) -> None:
+    """Give a file a second name, in place of what has it. A kill leaves the old one or the new."""
+    link = name.with_name(f".{name.name}.{os.getpid()}")
+    try:
+        os.link(file, link)
+    except OSError:                                              # a file system without links
+        shutil.copyfile(file, link)
+    os.replace(link, name)
+
+
+def keep_best(ranks: Ranks, out: Path, result: dict) -> None:
+    """Name the checkpoint of a test best.pt if no earlier test in its precision was as good.
+
+    result: what metrics.jsonl is about to get, of the dataset that the run trains on. Good is
+    top-1 without modulation; of two that are equal the earlier one stays. It selects on what it
+    reports, as the authors' code does: its number is no test of an unseen set.
+    """
+    if not ranks.first:
+        return
+    precision = result["protocol"]["precision"]
+    for line in read_metrics(out):
+        alike = (line["data"] == result["data"]
+                 and line.get("protocol", {}).get("precision") == precision)
+        if alike and line["plain"]["top1"] >= result["plain"]["top1"]:
+            return
+    newest = out / f"step_{result['step']}.pt"
+    if newest.exists():
+        name_again(newest, out / "best.pt")
+    else:                                # --resume FILE --out: the file lies in another folder
+        ranks.say(f"--keep-best: no {newest}, so it cannot become best.pt")
 
 
 def finish(ranks: Ranks, out: Path, untrained: dict[str, float], results: dict[str, dict]) -> dict:

@@ -16,12 +16,13 @@ MOST = 16                 # of a rank, however many cores there are
 BATCHES = 2               # that a worker holds ready: torch's prefetch_factor
 
 
-def count_workers(wanted: str, device: torch.device, batch_bytes: int, local_ranks: int = 0) -> int:
+def count_workers(wanted: str, device: torch.device, clips: int, frames: int, size: int,
+                  local_ranks: int = 0) -> int:
     """--workers as a number: auto by device, cores and shared memory, else the number itself.
 
-    device: that the rank computes on. batch_bytes: of the frames of a batch, which lie in shared
-    memory until the rank takes them. local_ranks: on this machine; 0: as torchrun says. Raises
-    ValueError as `check_workers` does.
+    device: that the rank computes on. clips, frames, size: of a batch, clips of so many frames of
+    so many pixels a side; it lies in shared memory until the rank takes it. local_ranks: on this
+    machine; 0: as torchrun says. Raises ValueError as `check_workers` does.
     """
     check_workers(wanted)
     if wanted != "auto":
@@ -30,7 +31,7 @@ def count_workers(wanted: str, device: torch.device, batch_bytes: int, local_ran
         return ON_CPU
     ranks = local_ranks or int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     by_cores = available_cores() / ranks
-    by_memory = free_shared_memory() / (ranks * BATCHES * batch_bytes)
+    by_memory = free_shared_memory() / (ranks * BATCHES * clip_bytes(clips, frames, size))
     return max(1, int(min(MOST, by_cores, by_memory)))
 
 

@@ -3,6 +3,7 @@ The datasets that a training run is tested on: opened once, scored, printed and 
 
 Not part of the paper.
 """
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -10,24 +11,28 @@ from torch import Tensor
 from ..datasets.dataset import Dataset
 from ..model import MoTE
 from ..runtime.ranks import Ranks, from_rank_0
-from ..runtime.run_folder import evaluated, record
+from ..runtime.run_folder import evaluated, keep_best, record
 from ..temporal_experts import TemporalTransformer
 from .evaluate import describe, evaluate
-from .protocols import protocol_of
+from .protocols import Protocol, protocol_of
 
 
 class Benchmark:
     """{name: Dataset} and {name: class embeddings (N, D)}; all are tested under one protocol.
 
     The first dataset is the one that the run trains on. frames: T. resize: the short side, in
-    pixels. out: the run's folder. All ranks call its methods.
+    pixels. out: the run's folder. precision: of the tests between epochs; final_precision: of the
+    last one and of untrained CLIP. keep_best: see `run_folder.keep_best`. All ranks call its
+    methods.
 
-    All is scored in fp32 with one view, which are eval.py's defaults: the numbers may be compared.
+    All is scored with one view, and in fp32 unless asked: eval.py's defaults, so that the numbers
+    may be compared.
     """
 
     def __init__(self, datasets: dict[str, Dataset], embeddings: dict[str, Tensor],
                  templates: list[str], frames: int, resize: int, ranks: Ranks, workers: int,
-                 out: Path):
+                 out: Path, precision: str = "fp32", final_precision: str = "fp32",
+                 keep_best: bool = False):
         self.datasets = datasets
         self.embeddings = embeddings
         self.templates = templates
@@ -36,15 +41,26 @@ class Benchmark:
         self.ranks = ranks
         self.workers = workers
         self.out = out
+        self.precision = precision
+        self.final_precision = final_precision
+        self.keep_best = keep_best
+        self.protocols: dict[str, Protocol] = {}
         self.results: dict[str, dict] = {}                       # the newest of each dataset
 
-    def score(self, model: MoTE, name: str) -> dict:
+    def protocol(self, name: str, precision: str) -> Protocol:
+        """Of one of the datasets. Its videos are looked for on disk once, not in every test."""
+        if name not in self.protocols:
+            self.protocols[name] = protocol_of(self.datasets[name], self.templates,
+                                               frames=self.frames, resize=self.resize)
+        return replace(self.protocols[name], precision=precision)
+
+    def score(self, model: MoTE, name: str, precision: str) -> dict:
         """`evaluate` of a model on one of the datasets. Says how many videos failed, if any.
 
         Videos that kill a worker are shared with training, in the run's skipped.txt.
         """
         data = self.datasets[name]
-        protocol = protocol_of(data, self.templates, frames=self.frames, resize=self.resize)
+        protocol = self.protocol(name, precision)
         result = evaluate(model, data.videos, self.embeddings[name], self.ranks, protocol,
                           workers=self.workers, skipped=self.out / "skipped.txt")
         if result["failed"]:
@@ -53,22 +69,26 @@ class Benchmark:
         return result
 
     def test(self, model: MoTE, step: int, epoch: int, losses: dict[str, float],
-             all_datasets: bool = False) -> None:
-        """Score, print and record: the first dataset, which the run trains on, or all of them.
+             last: bool = False) -> None:
+        """Score, print and record: the first dataset, which the run trains on; at last, all.
 
         What is recorded of this step already is left out: after a kill between a checkpoint and
         its evaluation, there is something left to do. model: with its experts merged (Eq. 6).
         losses: means of the training losses, kept beside the scores.
         """
-        names = list(self.datasets) if all_datasets else list(self.datasets)[:1]
+        names = list(self.datasets) if last else list(self.datasets)[:1]
+        precision = self.final_precision if last else self.precision
         # Of rank 0, which writes the file: if ranks disagreed, some would wait in `evaluate`.
         done = from_rank_0(evaluated(self.out))
         for name in names:
             if (step, name) in done:
                 continue
             result = {"step": step, "epoch": epoch, "data": name, **losses,
-                      **self.score(model, name)}
+                      **self.score(model, name, precision)}
             self.ranks.say(f"epoch {epoch}, {describe(result)}")
+            # Before it is recorded: after a kill in between, the test is made again.
+            if self.keep_best and name == names[0] and precision == self.precision:
+                keep_best(self.ranks, self.out, result)
             record(self.ranks, self.out, result)
             self.results[name] = result
 
@@ -77,7 +97,11 @@ class Benchmark:
 
         A run that is resumed after its last evaluation has none: `test` has left them out.
         """
-        return {name: self.results.get(name) or self.score(model, name) for name in self.datasets}
+        results = {}
+        for name in self.datasets:
+            results[name] = (self.results.get(name)
+                             or self.score(model, name, self.final_precision))
+        return results
 
     def untrained(self, model: MoTE, resumed: dict | None) -> dict[str, float]:
         """Top-1 of the CLIP inside the model, frames averaged, on every dataset.
@@ -96,5 +120,5 @@ class Benchmark:
             if name in known:
                 top1[name] = known[name]
             else:
-                top1[name] = self.score(clip, name)["plain"]["top1"]
+                top1[name] = self.score(clip, name, self.final_precision)["plain"]["top1"]
         return top1

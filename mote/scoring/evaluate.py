@@ -22,8 +22,9 @@ from torch import Tensor
 from ..data import TestViews
 from ..model import MoTE
 from ..runtime.errors import printable
+from ..runtime.parallel import same_buffers
 from ..runtime.precision import autocast
-from ..runtime.ranks import Ranks, gather
+from ..runtime.ranks import Ranks, gather, gather_rows
 from ..runtime.watched_loading import Watch, watched
 from .protocols import Protocol, half_class_draws, mean_and_std
 
@@ -72,6 +73,7 @@ def evaluate(model: MoTE, videos: Videos, classes_ND: Tensor, ranks: Ranks, prot
     Raises ValueError where a cosine is not finite or no video could be decoded: there is no score.
     """
     model.eval()
+    same_buffers(model)
     cosines, failed = all_cosines(model, videos, classes_ND, ranks, protocol, batch, workers,
                                   skipped)
     decoded = torch.ones(len(videos), dtype=torch.bool)
@@ -112,21 +114,17 @@ def all_cosines(model: MoTE, videos: Videos, classes_ND: Tensor, ranks: Ranks, p
     keys = [list(mine[i:i + size]) for i in range(0, len(mine), size)]
     classes_ND = classes_ND.to(ranks.device)
 
-    parts, failed = [], []
+    # Left on the device until the end: to read each would make the host wait for each.
+    parts = [torch.empty(0, 2, len(classes_ND), device=ranks.device)]
+    failed = []
     for one in watched(data, keys, watch, workers, ranks.device):
         failed += one["failed"]
         with autocast(ranks.device, p.precision):
             frames = one["frames"].to(ranks.device, non_blocking=True)
             places = one["places"].to(ranks.device, non_blocking=True)
             both = view_cosines(model, frames, places, classes_ND, p.neighbours, p.gamma)
-        cosine_B2N = torch.stack(both, dim=1).float().cpu()
-        parts.append((one["index"].tolist(), cosine_B2N))
-
-    # Every index comes from exactly one rank, so each row below is written once.
-    cosines = torch.empty(len(videos), 2, len(classes_ND))
-    for index, cosine_B2N in gather(parts):
-        cosines[index] = cosine_B2N
-    return cosines, gather(failed)
+        parts.append(torch.stack(both, dim=1).float())
+    return gather_rows(torch.cat(parts), len(videos)).cpu(), gather(failed)
 
 
 # --- from cosines to scores ----------------------------------------------------------------------

@@ -6,7 +6,7 @@ Checked against Table 6, Section 4.1 and Appendix B of the paper.
 import pytest
 
 import train
-from mote.runtime.recipes import DATASETS, check_recipe
+from mote.runtime.recipes import BACKBONES, DATASETS, check_recipe
 
 L14 = ["--backbone", "ViT-L-14-quickgelu"]
 
@@ -37,6 +37,12 @@ def test_the_rate_of_every_recipe_reaches_its_peak_and_falls(name):
     peak = train.learning_rate(recipe.warmup, 1.0, recipe.epochs, recipe.warmup)
     last = train.learning_rate(recipe.epochs, 1.0, recipe.epochs, recipe.warmup)
     assert recipe.warmup <= recipe.epochs / 2 and peak == 1.0 and abs(last) < 1e-12
+
+
+def test_ssv2_keeps_colours_and_left_and_right_and_warms_up_for_half_an_epoch():
+    ssv2 = config("--data", "ssv2")
+    assert (ssv2.gray, ssv2.flip, ssv2.warmup) == (False, False, 0.5)
+    assert config("--data", "k400").gray
 
 
 @pytest.mark.parametrize("name", [*DATASETS, "mine"])
@@ -96,12 +102,36 @@ def test_weights_that_the_user_gives_decide_on_the_second_pass(argv, second_pass
     assert config("--data", "k400", *argv).second_pass == second_pass
 
 
+# --- short runs -----------------------------------------------------------------------------------
+@pytest.mark.parametrize("argv, warmup", [
+    (["--data", "k400"], 5), (["--data", "k400", "--epochs", "60"], 5),
+    (["--data", "k400", "--epochs", "15"], 2.5), (["--data", "k400", "--epochs", "1"], 1 / 6),
+    (["--data", "k400", *L14, "--epochs", "10"], 2.5), (["--data", "k400", *L14, "--epochs", "20"], 5),
+    (["--data", "ucf101", "--epochs", "4"], 2), (["--data", "ucf101", *L14, "--epochs", "4"], 2),
+    (["--data", "ssv2", "--epochs", "1"], 0.25), (["--epochs", "4"], 0.25),
+    (["--data", "k400", "--epochs", "15", "--warmup", "4"], 4)])
+def test_fewer_epochs_shrink_the_warm_up_in_proportion_unless_it_is_given(argv, warmup):
+    assert config(*argv).warmup == pytest.approx(warmup)
+
+
+def test_no_recipe_has_more_epochs_than_the_configurations_default():
+    """`of_short_run` takes the default for "not given"."""
+    epochs = [recipe["epochs"] for recipe in (*DATASETS.values(), *BACKBONES.values()) if "epochs" in recipe]
+    assert max(epochs) <= train.Config().epochs == 30 and train.Config().warmup == 5
+
+
+@pytest.mark.parametrize("epochs, warmup", [("2", "5"), ("2", "2"), ("1", "1.5")])
+def test_a_warm_up_that_is_not_shorter_than_the_epochs_is_refused(epochs, warmup):
+    with pytest.raises(ValueError, match=f"--warmup {warmup} must be shorter than --epochs {epochs}: the learning rate"):
+        config("--data", "k400", "--epochs", epochs, "--warmup", warmup)
+
+
 # --- what does not go together --------------------------------------------------------------------
 @pytest.mark.parametrize("frames, layers, lr, clip_lr", [
     (77, 4, 5e-5, 3e-6), (78, 0, 5e-5, 3e-6),                    # mean pooling has no positions
     (8, 4, 5e-5, 0.0), (8, 4, 0.0, 3e-6), (8, 0, 5e-5, 3e-6), (8, 0, 0.0, 3e-6)])
 def test_a_recipe_that_trains_something_is_fine(frames, layers, lr, clip_lr):
-    check_recipe(frames, layers, lr, clip_lr)
+    check_recipe(frames, layers, lr, clip_lr, 30, 5.0)
 
 
 @pytest.mark.parametrize("frames, layers, lr, clip_lr, words", [
@@ -110,5 +140,5 @@ def test_a_recipe_that_trains_something_is_fine(frames, layers, lr, clip_lr):
     (8, 0, 5e-5, 0.0, "nothing to train: --clip-lr 0 freezes CLIP")])
 def test_a_recipe_that_cannot_train_is_one_line(frames, layers, lr, clip_lr, words):
     with pytest.raises(ValueError, match=words) as raised:
-        check_recipe(frames, layers, lr, clip_lr)
+        check_recipe(frames, layers, lr, clip_lr, 30, 5.0)
     assert len(str(raised.value).splitlines()) == 1

@@ -125,7 +125,7 @@ def test_a_skipped_video_is_a_failed_one_in_evaluation_and_what_is_recorded_is_e
     datasets = {name: Dataset(name, videos, classes, "") for name in ("some", "other")}
     embeddings = dict.fromkeys(datasets, model.finetune_classes)
     benchmark = Benchmark(datasets, embeddings, ["{}"], 2, 32, ALONE, 0, tmp_path)
-    benchmark.test(model, 3, 1, {}, all_datasets=True)
+    benchmark.test(model, 3, 1, {}, last=True)
     benchmark.test(model, 6, 2, {})
     result = benchmark.results["some"]
     assert result["failed"] == [videos[1][0]] and (result["videos"], result["decoded"]) == (3, 2)
@@ -135,6 +135,55 @@ def test_a_skipped_video_is_a_failed_one_in_evaluation_and_what_is_recorded_is_e
     skipped.write_text("".join(f"{path}\n" for path, _ in videos))
     with pytest.raises(ValueError, match="none of the 3 videos could be decoded"):
         benchmark.test(model, 9, 3, {})
+
+
+def result_of(step: int, top1: float, precision: str = "fp32", name: str = "k400") -> dict:
+    return {"step": step, "data": name, "plain": {"top1": top1}, "protocol": {"precision": precision}}
+
+
+def best_of(out: Path, *results: dict) -> int:
+    """Keep the best of these tests, one after the other. -> the step whose checkpoint best.pt is; 0 for none"""
+    for result in results:
+        (out / f"step_{result['step']}.pt").write_text(str(result["step"]))
+        runs.keep_best(ALONE, out, result)
+        runs.record(ALONE, out, result)
+    return int((out / "best.pt").read_text()) if (out / "best.pt").exists() else 0
+
+
+@pytest.mark.parametrize("results, best", [
+    ([result_of(1, 50.0), result_of(2, 60.0), result_of(3, 55.0)], 2), ([result_of(1, 50.0), result_of(2, 50.0)], 1),
+    ([result_of(1, 0.0)], 1), ([result_of(1, 90.0, "bf16"), result_of(2, 60.0), result_of(3, 50.0)], 2),
+    ([result_of(1, 90.0, name="ucf101"), result_of(2, 60.0)], 2)])
+def test_best_is_the_highest_top1_of_one_precision_and_ties_go_to_the_earlier(tmp_path, results, best):
+    assert best_of(tmp_path, *results) == best
+
+
+def test_best_survives_when_its_checkpoint_is_no_longer_kept(tmp_path):
+    assert best_of(tmp_path, result_of(1, 90.0)) == 1
+    (tmp_path / "step_1.pt").unlink()
+    assert best_of(tmp_path, result_of(2, 80.0), result_of(3, 95.0)) == 3
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_checkpoint_that_lies_elsewhere_is_said_and_not_linked(tmp_path, capsys):
+    runs.keep_best(ALONE, tmp_path, result_of(1, 90.0))
+    assert capsys.readouterr().out == f"--keep-best: no {tmp_path / 'step_1.pt'}, so it cannot become best.pt\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_keeps_its_best_checkpoint_and_a_resumed_one_the_same(job, tmp_path):
+    flags = ["--keep", "1", "--eval-every", "1", "--keep-best", "--epochs", "3"]
+    train.main([*job, str(tmp_path / "a"), *flags])
+    train.main([*job, str(tmp_path / "b"), *flags])
+    lines = [line for line in runs.read_metrics(tmp_path / "a") if line["data"] == "toyworld"]
+    best = max(lines, key=lambda line: (line["plain"]["top1"], -line["step"]))
+    assert read_checkpoint(tmp_path / "a/best.pt")["step"] == best["step"]
+    before = (tmp_path / "b/best.pt").read_bytes()
+    train.main([*job, str(tmp_path / "b"), *flags, "--epochs", "4"])
+    again = [line for line in runs.read_metrics(tmp_path / "b") if line["data"] == "toyworld"]
+    best_of_four = max(again, key=lambda line: (line["plain"]["top1"], -line["step"]))
+    assert read_checkpoint(tmp_path / "b/best.pt")["step"] == best_of_four["step"]
+    assert (best_of_four["step"] == best["step"]) == ((tmp_path / "b/best.pt").read_bytes() == before)
 
 
 def test_an_evaluation_that_is_recorded_is_not_repeated_after_a_kill(job, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from support.runs import ALONE
 from mote.datasets.dataset import Dataset
 from mote.runtime.ranks import Ranks
 from mote.scoring import benchmark as scoring
+from mote.scoring import protocols
 from mote.scoring.benchmark import Benchmark
 from mote.scoring.protocols import protocol_of
 
@@ -73,17 +74,18 @@ def recorded(out) -> list[dict]:
 # --- one dataset, one score -----------------------------------------------------------------------
 def test_a_score_is_under_the_runs_protocol_and_leaves_out_its_skipped_videos(asked, tmp_path):
     model = Model()
-    result = benchmark_in(tmp_path).score(model, "ucf101")
+    result = benchmark_in(tmp_path).score(model, "ucf101", "bf16")
     (scored, name, more), = asked.calls
     assert scored is model and name == "ucf101" and result["plain"]["top1"] == 20
-    assert more == {"protocol": protocol_of(SETS["ucf101"], ["{}", "a {}"], frames=8, resize=224), "workers": 2,
+    assert more == {"protocol": protocol_of(SETS["ucf101"], ["{}", "a {}"], frames=8, resize=224,
+                                             precision="bf16"), "workers": 2,
                     "skipped": tmp_path / "skipped.txt"}
 
 
 def test_videos_that_could_not_be_decoded_are_said_with_each_score(asked, tmp_path, capsys):
     asked.failed["k400"] = ["a.mp4"]
-    benchmark_in(tmp_path).score(Model(), "k400")
-    benchmark_in(tmp_path).score(Model(), "ucf101")
+    benchmark_in(tmp_path).score(Model(), "k400", "fp32")
+    benchmark_in(tmp_path).score(Model(), "ucf101", "fp32")
     assert capsys.readouterr().out == "k400: 1 of 3 videos could not be decoded\n"
 
 
@@ -92,7 +94,7 @@ def test_the_dataset_of_the_run_is_tested_and_all_of_them_where_asked(asked, tmp
     benchmark = benchmark_in(tmp_path)
     benchmark.test(Model(), 3, 1, {})
     assert asked.names() == ["k400"]
-    benchmark.test(Model(), 6, 2, {}, all_datasets=True)
+    benchmark.test(Model(), 6, 2, {}, last=True)
     assert asked.names() == ["k400", "ucf101", "hmdb51"]
 
 
@@ -107,7 +109,7 @@ def test_a_test_is_printed_and_recorded_with_the_losses_and_without_the_answers(
 
 
 def test_another_rank_than_the_first_scores_and_neither_prints_nor_writes(asked, tmp_path, capsys):
-    benchmark_in(tmp_path, Ranks(1, 2, torch.device("cpu"))).test(Model(), 3, 1, {}, all_datasets=True)
+    benchmark_in(tmp_path, Ranks(1, 2, torch.device("cpu"))).test(Model(), 3, 1, {}, last=True)
     assert asked.names() == ["k400", "ucf101", "hmdb51"]
     assert capsys.readouterr().out == "" and not list(tmp_path.iterdir())
 
@@ -118,11 +120,11 @@ def test_what_is_recorded_of_this_step_is_left_out_and_nothing_else(asked, tmp_p
         with open(tmp_path / "metrics.jsonl", "a") as file:
             file.write(json.dumps({"step": step, "data": name}) + "\n")
     benchmark = benchmark_in(tmp_path)
-    benchmark.test(Model(), 6, 2, {}, all_datasets=True)
+    benchmark.test(Model(), 6, 2, {}, last=True)
     assert asked.names() == ["k400", "hmdb51"]
     lines = [(line["step"], line["data"]) for line in recorded(tmp_path)]
     assert lines == [(3, "hmdb51"), (6, "ucf101"), (9, "k400"), (6, "k400"), (6, "hmdb51")]
-    benchmark.test(Model(), 6, 2, {}, all_datasets=True)
+    benchmark.test(Model(), 6, 2, {}, last=True)
     benchmark.test(Model(), 9, 3, {})
     assert asked.names() == [] and len(recorded(tmp_path)) == 5
 
@@ -130,15 +132,54 @@ def test_what_is_recorded_of_this_step_is_left_out_and_nothing_else(asked, tmp_p
 def test_all_ranks_leave_out_what_rank_0_finds_recorded(asked, tmp_path, monkeypatch):
     """A rank that read the file itself might see it before or after rank 0 writes."""
     monkeypatch.setattr(scoring, "from_rank_0", lambda found: {(6, "k400")})
-    benchmark_in(tmp_path).test(Model(), 6, 2, {}, all_datasets=True)
+    benchmark_in(tmp_path).test(Model(), 6, 2, {}, last=True)
     assert asked.names() == ["ucf101", "hmdb51"]
+
+
+# --- how it is tested, and what is kept ------------------------------------------------------------
+def test_tests_between_epochs_may_be_in_another_precision_than_the_first_and_the_last(asked, tmp_path):
+    benchmark = Benchmark(SETS, EMBEDDINGS, ["{}"], 8, 224, ALONE, 2, tmp_path, "bf16", "tf32")
+    benchmark.untrained(Model(), None)
+    benchmark.test(Model(), 3, 1, {})
+    benchmark.test(Model(), 6, 2, {}, last=True)
+    benchmark.results.clear()
+    benchmark.final(Model())
+    precisions = [more["protocol"].precision for _, _, more in asked.calls]
+    assert precisions == ["tf32"] * 3 + ["bf16"] + ["tf32"] * 3 + ["tf32"] * 3
+    assert {more["protocol"].precision for _, _, more in asked.calls} == {"bf16", "tf32"}
+
+
+def test_the_videos_of_a_dataset_are_looked_for_on_disk_once(asked, tmp_path, monkeypatch):
+    looked = []
+    monkeypatch.setattr(protocols.os.path, "exists", lambda path: looked.append(path) or True)
+    benchmark = benchmark_in(tmp_path)
+    for step in (3, 6, 9):
+        benchmark.test(Model(), step, step, {}, last=step == 9)
+    assert sorted(looked) == ["hmdb51.mp4", "k400.mp4", "ucf101.mp4"]
+
+
+def test_only_tests_of_the_runs_own_set_in_the_precision_between_epochs_may_become_the_best(asked, tmp_path,
+                                                                                           monkeypatch):
+    asked_for = []
+    monkeypatch.setattr(scoring, "keep_best", lambda ranks, out, result: asked_for.append(
+        (result["step"], result["data"], recorded(out)[-1:])))
+    for keep, final, expected in ((True, "bf16", [3, 6]), (True, "fp32", [3]), (False, "bf16", [])):
+        asked_for.clear()
+        out = tmp_path / f"{keep}{final}"
+        out.mkdir()
+        benchmark = Benchmark(SETS, EMBEDDINGS, ["{}"], 8, 224, ALONE, 2, out, "bf16", final, keep)
+        benchmark.test(Model(), 3, 1, {})
+        benchmark.test(Model(), 6, 2, {}, last=True)
+        assert [step for step, _, _ in asked_for] == expected and {name for _, name, _ in asked_for} <= {"k400"}
+        # Before the test is recorded: a kill in between has it made again.
+        assert all(not lines or lines[0]["step"] < step for step, _, lines in asked_for)
 
 
 # --- the table at the end -------------------------------------------------------------------------
 def test_the_end_does_not_score_twice(asked, tmp_path):
     benchmark = benchmark_in(tmp_path)
     benchmark.test(Model(), 3, 1, {})
-    benchmark.test(Model(), 6, 2, {}, all_datasets=True)
+    benchmark.test(Model(), 6, 2, {}, last=True)
     asked.names()
     results = benchmark.final(Model())
     assert asked.names() == [] and list(results) == list(SETS)
@@ -149,7 +190,7 @@ def test_the_end_scores_what_only_an_earlier_process_has_scored(asked, tmp_path)
     benchmark_in(tmp_path).test(Model(), 6, 2, {})
     asked.names()
     again = benchmark_in(tmp_path)
-    again.test(Model(), 6, 2, {}, all_datasets=True)
+    again.test(Model(), 6, 2, {}, last=True)
     assert asked.names() == ["ucf101", "hmdb51"]
     results = again.final(Model())
     assert asked.names() == ["k400"] and list(results) == list(SETS)

@@ -9,22 +9,19 @@ import tempfile
 from argparse import Namespace
 from pathlib import Path
 
-from tools.examinations.findings import Finding, Findings, numbers, size
+from tools.examinations.findings import Finding, Findings, size
 
 
 def workers_of(options: Namespace) -> int:
     """The number that train.py takes for --workers, here and on this device."""
     from mote.runtime.workers import count_workers
-    return count_workers(options.config.workers, options.device, bytes_of_a_batch(options),
-                         options.ranks)
+    return count_workers(options.config.workers, options.device, clips_of_a_batch(options),
+                         options.config.frames, options.side, options.ranks)
 
 
-def bytes_of_a_batch(options: Namespace) -> int:
-    """Of the frames of a micro-batch, uint8: floats only on the device, behind shared memory."""
-    from mote.runtime.workers import clip_bytes
-    config = options.config
-    clips = math.ceil(config.batch / options.ranks / config.accumulate)
-    return clip_bytes(clips, config.frames, options.side)
+def clips_of_a_batch(options: Namespace) -> int:
+    """Of a micro-batch of one rank."""
+    return math.ceil(options.config.batch / options.ranks / options.config.accumulate)
 
 
 # --- 1. device ------------------------------------------------------------------------------------
@@ -107,11 +104,15 @@ def shared_memory(options: Namespace) -> Findings:
 
     Each worker leaves two batches there, and one more is in use.
     """
+    from mote.runtime.workers import clip_bytes
+
     workers = workers_of(options)
     batches = 0
     if workers:
         batches = 2 * workers + 1
-    need = options.ranks * batches * bytes_of_a_batch(options)
+    # uint8 frames: they become floats on the device, after the batch has left.
+    batch = clip_bytes(clips_of_a_batch(options), options.config.frames, options.side)
+    need = options.ranks * batches * batch
 
     if Path("/dev/shm").is_dir():
         free = shutil.disk_usage("/dev/shm").free
