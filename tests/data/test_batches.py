@@ -74,6 +74,32 @@ def test_a_fifth_of_the_clips_are_grey(videos):
     assert 15 <= grey <= 70
 
 
+def test_no_clip_is_grey_where_colours_are_kept(videos):
+    clips = training(videos, ["picture"], gray=False)
+    coloured = training(videos, ["picture"])
+    for epoch in range(30):
+        frames, other = clips[epoch, 0]["frames"], coloured[epoch, 0]["frames"]
+        assert not (frames[:, 0] == frames[:, 1]).all()
+        if not (other[:, 0] == other[:, 1]).all():               # the crops and the flips are drawn as before
+            assert_close(frames, other, rtol=0, atol=0)
+
+
+def test_all_batches_have_one_memory_layout(videos):
+    """Grey or not, of files or of folders, of test videos that fail: else --compile would compile anew for each."""
+    clips = training(videos, ["ramp.mp4", "picture", "text.mp4"])
+    tests = TestViews([(str(videos / name), 0) for name in ("ramp.mp4", "picture", "text.mp4")], 4, 16)
+    greys = set()
+    for epoch in range(40):
+        for batch in ([(epoch, 0)], [(epoch, 1)], [(epoch, 0), (epoch, 1), (epoch, 2)]):
+            samples = [clips[key] for key in batch]
+            greys.add(sum(bool((one["frames"][:, 0] == one["frames"][:, 1]).all()) for one in samples))
+            frames = data.collate(samples)["frames"]
+            assert frames.stride() == (4 * 3 * 256, 3 * 256, 256, 16, 1) and frames.is_contiguous()
+    assert {0, 1} <= greys
+    for batch in ([0], [1], [2], [0, 1], [0, 1, 2]):
+        assert data.collate([tests[i] for i in batch])["frames"].stride() == (3 * 256, 256, 16, 1)
+
+
 def test_crops_are_no_smaller_than_min_area(dark_left):
     """A crop of the whole area shows the whole ramp, one of 8 % at most a fraction of it."""
     def span(min_area):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from support.runs import ALONE, checkpoint, metrics, torchrun
 from torch import nn
 
@@ -106,6 +107,18 @@ def test_only_class_embeddings_and_pixel_statistics_are_left_out_of_the_exchange
     model = MoTE(nn.BatchNorm2d(3), TemporalTransformer(8, 1), torch.zeros(4, 8), torch.zeros(()), (0, 0, 0), (1, 1, 1))
     data_parallel(train.Objective(model, True), Ranks(0, 2, torch.device("cpu")), compile)
     assert sorted(Stub.ignored) == [f"{prefix}.{name}" for name in NEVER_CHANGES]
+
+
+def test_torch_leaves_out_what_it_is_told_to(monkeypatch):
+    monkeypatch.setattr(parallel, "DistributedDataParallel", nn.parallel.DistributedDataParallel)
+    model = MoTE(nn.BatchNorm2d(3), TemporalTransformer(8, 1), torch.zeros(4, 8), torch.zeros(()), (0, 0, 0), (1, 1, 1))
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        objective = data_parallel(train.Objective(model, True), Ranks(0, 2, torch.device("cpu")))
+        sent = {id(buffer) for buffer in objective.modules_buffers}
+    finally:
+        dist.destroy_process_group()
+    assert sent == {id(buffer) for buffer in model.visual.buffers()}
 
 
 DRIVER = """
