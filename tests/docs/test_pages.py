@@ -204,7 +204,7 @@ def test_the_files_of_a_runs_folder_are_those_that_the_page_names(place):
     row = re.findall(r"^\| ((?:`[\w.]+`(?:, )?)+) \|", PAGES["docs/reliability.md"], flags=re.M)
     named = {name for names in row for name in re.findall(r"`(\w+\.\w+)`", names)}
     written = {re.sub(r"step_\d+", "step_N", file.name) for file in (place / "RUN").iterdir()} - {"results.png"}
-    assert written | {"skipped.txt", "refused.jsonl"} == named
+    assert written | {"best.pt", "skipped.txt", "refused.jsonl"} == named
 
 
 # --- names ----------------------------------------------------------------------------------------

@@ -122,7 +122,7 @@ def test_no_recipe_has_more_epochs_than_the_configurations_default():
 
 @pytest.mark.parametrize("epochs, warmup", [("2", "5"), ("2", "2"), ("1", "1.5")])
 def test_a_warm_up_that_is_not_shorter_than_the_epochs_is_refused(epochs, warmup):
-    with pytest.raises(ValueError, match=f"--warmup {warmup} must be shorter than --epochs {epochs}: the learning rate"):
+    with pytest.raises(ValueError, match=f"--warmup {warmup} must be shorter than --epochs {epochs}: the learning"):
         config("--data", "k400", "--epochs", epochs, "--warmup", warmup)
 
 

@@ -48,13 +48,13 @@ def waits(result: dict) -> dict:
 
 def test_training_is_the_same_there_and_waits_once_a_step(job, tmp_path):
     """Accumulated or not, with a frozen CLIP, and gone on with from a checkpoint."""
-    runs = {"plain": [], "accumulated": ["--accumulate", "2"], "frozen": ["--clip-lr", "0"], "plain_again": ["--epochs", "3"]}
+    runs = {"plain": [], "accumulated": ["--accumulate", "2"], "frozen": ["--clip-lr", "0"],
+            "plain_again": ["--epochs", "3"]}
     folders = {name: str(tmp_path / name.removesuffix("_again")) for name in runs}
     result = simulated([[*job, *more, "--out", folders[name], "--resume", "auto"] for name, more in runs.items()])
     assert result["steps"] == 6 + 6 + 6 + 3
-    assert {what: sum(times for (w, _, _), times in waits(result).items() if w == what) for what, _, _ in waits(result)} == {
-        "download: a wait": result["steps"]}
-    assert {where.partition(":")[0] for _, _, where in waits(result)} == {"guard.py"}
+    assert {(what, where.partition(":")[0]) for what, _, where in waits(result)} == {("download: a wait", "guard.py")}
+    assert sum(waits(result).values()) == result["steps"]
 
     here = [train.main([*job, *more, "--out", f"{folders[name]}-here", "--resume", "auto", "--device", "cpu"])
             for name, more in runs.items()]

@@ -305,8 +305,10 @@ def test_checkpointed_activations_give_the_same_gradients(fixed_batch):
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_a_compiled_step_is_the_eager_one_and_compiles_once(fixed_batch):
-    """Half a minute of compiling. The order of sums differs: 1e-4 of the largest gradient. Batches with gray clips, none
-    and some among them come one after the other."""
+    """Half a minute of compiling. The order of sums differs: 1e-4 of the largest gradient.
+
+    Batches with gray clips, none and some among them come one after the other.
+    """
     model, batch, clips = fixed_batch
     samples = [clips[epoch, i] for epoch in range(1, 9) for i in range(4)]
     gray = [bool((one["frames"][:, 0] == one["frames"][:, 1]).all()) for one in samples]

@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from torch.optim.optimizer import _global_optimizer_post_hooks
 
 import train
 from mote import toyworld
+from tools.bench import data_sections
 from tools.bench import loader as bench_loader
 from tools.bench import pairs as bench_pairs
 from tools.bench import rows as bench_rows
@@ -230,6 +232,28 @@ def test_the_views_of_a_short_video_are_compared_with_its_distinct_frames(tmp_pa
 
 
 @needs_ffmpeg
+def test_workers_and_a_device_decode_the_same_frames(video, monkeypatch):
+    monkeypatch.setattr(bench_loader, "CLIPS", 3)
+    frames = [bench_loader.by_workers(video, workers)(0) for workers in (0, 2)]
+    frames.append(bench_loader.by_device(video, "cpu")(1))
+    assert frames == [3 * 8] * 3                                 # 16 frames are enough for 8 distinct ones
+
+
+def test_a_gpus_decoder_is_compared_where_there_is_a_gpu(video, monkeypatch):
+    rows = list(data_sections.decoder(Namespace(device=torch.device("cpu"))))
+    name = "8 sparse frames: CPU workers / torchcodec's CUDA decoder"
+    assert [(row["name"], row["ratio"], row["reason"]) for row in rows] == [(name, None, "not run: no CUDA device")]
+    monkeypatch.setattr(bench_loader, "CLIPS", 2)
+    monkeypatch.setattr(data_sections, "count_workers", lambda *_: 0)
+    devices = []
+    real = bench_loader.by_device
+    monkeypatch.setattr(bench_loader, "by_device", lambda path, device: devices.append(device) or real(path, "cpu"))
+    row, = data_sections.decoder(Namespace(device=torch.device("cuda"), video=str(video), clips=2, pairs=2,
+                                           settle=lambda: None))
+    assert row["name"] == name and row["ratio"] > 0 and devices == ["cuda"]
+    assert re.fullmatch(r"clips/s: \d+ by 0 workers, \d+ by the GPU", row["note"])
+
+
 def test_the_loader_without_decord_says_what_to_install(video, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "decord", None)
     torch.set_num_threads(2)

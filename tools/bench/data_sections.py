@@ -1,5 +1,5 @@
 """
-Sections of tools/bench/speed.py on videos and class names: views, text, loader.
+Sections of tools/bench/speed.py on videos and class names: views, text, loader, decoder.
 
 Each takes the command's options and yields rows (tools/bench/pairs.py). Where a thing can be
 counted, such as frames or calls, it is: a count needs no interval, and is the same on any machine.
@@ -8,6 +8,7 @@ import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from unittest.mock import patch
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from mote import toyworld
 from mote.clip_backbone import class_embeddings
 from mote.data import segment_indices
+from mote.runtime.workers import count_workers
 from tools.bench import loader as loader_ways
 from tools.bench.pairs import count, interleave, not_run, ratio
 from tools.bench.steps import T, load
@@ -111,6 +113,22 @@ def loader(options: Namespace) -> Iterator[dict]:
     for kind, target in (("prepared", ">= 4"), ("JPEG folder", "")):
         yield ratio(f"TrainingClips: video / {kind}", seconds["video", "ours"],
                     seconds[kind, "ours"], target)
+
+
+def decoder(options: Namespace) -> Iterator[dict]:
+    """Clips of T sparse frames by as many workers as --workers auto gives, and by the GPU."""
+    name = f"{T} sparse frames: CPU workers / torchcodec's CUDA decoder"
+    if options.device.type != "cuda":
+        yield not_run(name, "no CUDA device")
+        return
+
+    path = Path(options.video)
+    workers = count_workers("auto", options.device, options.clips, T, loader_ways.SIZE)
+    ways = [loader_ways.by_workers(path, workers), loader_ways.by_device(path, "cuda")]
+    columns = interleave(ways, options.pairs, options.settle)
+    speeds = [f"{loader_ways.CLIPS / median(column):.0f}" for column in columns]
+    yield ratio(name, *columns, note=f"clips/s: {speeds[0]} by {workers} workers, "
+                                     f"{speeds[1]} by the GPU")
 
 
 def ways_that_work(made: dict[str, Path]) -> tuple[dict[tuple, Callable], dict[str, str]]:

@@ -119,7 +119,51 @@ def authors_transforms(images: list, rng: np.random.Generator) -> list:
 WAYS = {"ours": ours, "decoding alone": decoding_alone, "decord + PIL": decord_and_pil}
 
 
-# --- 2. three kinds of file -----------------------------------------------------------------------
+# --- 2. who decodes: workers on the CPU, or the GPU -----------------------------------------------
+CLIPS = 64                                            # decoded in a round, T sparse frames of each
+
+
+class SparseFrames(torch.utils.data.Dataset):
+    """Clip i of a round -> its frames (T, 3, h, w), uint8, on a device; no transforms."""
+
+    def __init__(self, path: Path, device: str = "cpu"):
+        self.path = path
+        self.device = device
+
+    def __len__(self) -> int:
+        return CLIPS
+
+    def __getitem__(self, i: int) -> Tensor:
+        from torchcodec.decoders import VideoDecoder
+
+        # A decoder a clip, as in training, where each clip is another file.
+        decoder = VideoDecoder(self.path, num_ffmpeg_threads=1, device=self.device)
+        indices = np.unique(random_indices(len(decoder), T, generator(i)))
+        return decoder.get_frames_at(indices.tolist()).data
+
+
+def by_workers(path: Path, workers: int) -> Callable[[int], int]:
+    """A round by processes that stay from one round to the next. -> frames decoded"""
+    loader = torch.utils.data.DataLoader(SparseFrames(path), batch_size=None, num_workers=workers,
+                                         persistent_workers=workers > 0)
+
+    def decode(_: int) -> int:
+        return sum(len(frames) for frames in loader)
+
+    return decode
+
+
+def by_device(path: Path, device: str) -> Callable[[int], int]:
+    """A round by one process, on a GPU's decoder for cuda. -> frames decoded"""
+    clips = SparseFrames(path, device)
+
+    def decode(_: int) -> int:
+        return sum(len(clips[i]) for i in range(CLIPS))
+
+    return decode
+
+
+# --- 3. three kinds of file -----------------------------------------------------------------------
 def prepared(video: Path, folder: Path) -> Path:
     """The video as tools/prepare.py writes it. Raises OSError with its last line if it cannot."""
     source = folder / "src"

@@ -140,13 +140,13 @@ def optimiser(options: Namespace) -> Iterator[dict]:
         optimizer.zero_grad()                             # or the training step would add to them
 
     # Parameters of their own: the training step drops the gradients of the model's.
-    losses = [torch.zeros(3, device=options.device)]
+    losses = torch.zeros(3, device=options.device)
     given = [torch.nn.Parameter(torch.zeros_like(p)) for p in parameters]
     for p, gradient in zip(given, gradients):
         p.grad = gradient
 
     def look_for_nan(_: int) -> None:
-        agree(options.device, ~finite(losses, given))
+        agree((~finite(losses, given)).float()[None], losses)
 
     sides = [lambda _: update(plain), lambda _: update(fused), look_for_nan, step]
     plain_s, fused_s, look_s, step_s = interleave(sides, options.pairs, options.settle)

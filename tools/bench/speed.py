@@ -31,14 +31,14 @@ from mote.runtime.errors import one_line_errors  # noqa: E402
 from mote.runtime.options import plain_errors  # noqa: E402
 from mote.runtime.ranks import find_ranks  # noqa: E402
 from tools.bench import rows as bench_rows  # noqa: E402
-from tools.bench.data_sections import loader, text, views  # noqa: E402
+from tools.bench.data_sections import decoder, loader, text, views  # noqa: E402
 from tools.bench.model_sections import evaluation, growth, optimiser, training  # noqa: E402
 from tools.bench.process_sections import demo, memory, ranks, start  # noqa: E402
 from tools.bench.steps import T, settle_for  # noqa: E402
 
 SECTIONS = {"training": training, "evaluation": evaluation, "views": views, "text": text,
-            "optimiser": optimiser, "loader": loader, "memory": memory, "start": start,
-            "growth": growth, "ranks": ranks, "demo": demo}
+            "optimiser": optimiser, "loader": loader, "decoder": decoder, "memory": memory,
+            "start": start, "growth": growth, "ranks": ranks, "demo": demo}
 ONE_THREAD = ("loader", "ranks")                          # sections, whatever --threads
 
 
@@ -110,9 +110,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     options.sections = options.sections or list(SECTIONS)
     options.file = file_of_rows(options)
     options.video = options.video or usual_video()
-    needs_video = "loader" in options.sections and not options.table
+    on_a_video = {"loader", "decoder"} & set(options.sections)
+    needs_video = on_a_video and not options.table
     if needs_video and not Path(options.video).is_file():
-        parser.error("the section loader needs --video FILE or $MOTE_TEST_VIDEOS: "
+        parser.error("the sections loader and decoder need --video FILE or $MOTE_TEST_VIDEOS: "
                      f"no file at {options.video or 'either'}")
     # After the check of --pairs, which asks for more: two pairs say whether it runs, no more.
     if options.quick:
