@@ -9,8 +9,8 @@ Lists and class files are found by their names, in the dataset's folder or in PL
 The digit in a name is the published split. A side is "train" or "val". Where PLACES hold no list,
 the authors' folder lists/ may have been copied whole: then lists/NAME is looked at, where NAME is
 the dataset's. A list called base_, novel_ or fs_ is of some classes or videos: it is never found,
-only given. What the files hold is read in parsing_lists.py.
-Copy together with parsing_lists.py, published_lists.py and folders.py; needs the standard library
+only given. What the files hold is read in parsing_lists.py and class_files.py.
+Copy together with class_files.py, published_lists.py and folders.py; needs the standard library
 only. Not part of the paper.
 """
 import os
@@ -20,12 +20,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 try:
+    from .class_files import read_classes
     from .folders import SIDE_NAMES, SIDES, plain
-    from .parsing_lists import read_classes
     from .published_lists import HMDB, hmdb_files
 except ImportError:                                # copied beside them, outside the package
+    from class_files import read_classes
     from folders import SIDE_NAMES, SIDES, plain
-    from parsing_lists import read_classes
     from published_lists import HMDB, hmdb_files
 
 # Where lists are looked for: the dataset's own folder first, then these below it.

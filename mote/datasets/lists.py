@@ -3,14 +3,14 @@ What a dataset's folder means: the videos, labels and class names of its train a
 
 Lists of videos and class files come first; without lists, one folder of videos per class.
 Lists are found by their names (finding_lists.py) and read in the formats that people have
-(parsing_lists.py) and that the datasets publish (published_lists.py). Their paths are relative to
+(parsing_lists.py, class_files.py) and that the datasets publish (published_lists.py). Their paths are relative to
 the dataset's folder, may hold spaces, and are looked for by their stem where they are not there
 (folders.py). Absolute paths and links are followed, `..` is refused. A side is "train" or "val"; a
 split is the number of a published split, "" where there is one list only. What a folder without
 lists leaves unread or unsaid is in its `notes`.
 Every mistake is a ValueError or FileNotFoundError of one line that names the file, the line and
-the rule. Copy together with finding_lists.py, parsing_lists.py, published_lists.py and folders.py;
-needs the standard library only. Not part of the paper.
+the rule. Copy together with finding_lists.py, parsing_lists.py, class_files.py,
+published_lists.py and folders.py; needs the standard library only. Not part of the paper.
 """
 import os
 import re
@@ -18,6 +18,7 @@ from pathlib import Path
 
 try:
     from . import folders
+    from .class_files import read_classes
     from .finding_lists import (
         class_part,
         find_classes,
@@ -33,12 +34,12 @@ try:
         label_rows,
         list_rows,
         own_classes,
-        read_classes,
         read_list,
         write_split,
     )
 except ImportError:                                # copied beside them, outside the package
     import folders
+    from class_files import read_classes
     from finding_lists import (
         class_part,
         find_classes,
@@ -54,7 +55,6 @@ except ImportError:                                # copied beside them, outside
         label_rows,
         list_rows,
         own_classes,
-        read_classes,
         read_list,
         write_split,
     )

@@ -32,8 +32,8 @@ COPYABLE = {
     "data": Needs({"torch", "numpy", "torchvision", "torchcodec"}, beside=("files/decoding", "files/containers")),
     "files/decoding": Needs({"torch", "numpy", "torchcodec"}, beside=("files/containers",)),
     "files/containers": Needs({"numpy"}),
-    "datasets/lists": Needs(beside=("datasets/finding_lists", "datasets/parsing_lists", "datasets/published_lists",
-                                    "datasets/folders")),
+    "datasets/lists": Needs(beside=("datasets/finding_lists", "datasets/parsing_lists", "datasets/class_files",
+                                    "datasets/published_lists", "datasets/folders")),
     "datasets/folders": Needs(),
     "scoring/protocols": Needs({"numpy"}),
 }
