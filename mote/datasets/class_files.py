@@ -68,7 +68,11 @@ def class_rows(file: str | Path) -> list[tuple[str, str]]:
         rows.append((number, delimiter.join(row[1:]).strip()))
     # A first id that is mistyped goes too. In a file sorted by id, `read_classes` then misses 0.
     if rows and not rows[0][0].isdecimal():
-        del rows[0]                                # a header
+        header = [column for column in table[0] if column.strip()]
+        if len(header) > 2 and delimiter != " ":   # a third column would become a part of each name
+            raise ValueError(f"{file}: expected the columns `id,name`, "
+                             f"got {delimiter.join(header)[:80]!r}")
+        del rows[0]
     return rows
 
 

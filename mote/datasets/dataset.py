@@ -58,10 +58,31 @@ def open_with_notes(name: str, side: str, data_root: str, list_file: str, class_
     split = split.lstrip("0") or published_splits(folder, side, list_file, name)[0]
     videos, classes = read_split(folder, side, list_file, class_file, split, name)
     lines = notes(folder, side, list_file, class_file, name)
+    again = note_on_lines(videos)
+    if again:
+        lines.append(f"{folder}, {side}: {again}")
     if not list_file and needs_split(folder, name):
         lines.append(f"{folder}: no lists, no train and val folders: split 80 / 20 within each "
                      f"class, no published split: {len(videos)} for {side}")
     return Dataset(name, videos, classes, split), lines
+
+
+def note_on_lines(videos: Videos) -> str:
+    """One line where videos stand on several lines of a list; "" where each has a line of its own.
+
+    >>> note_on_lines([("a.mp4", 0), ("b.mp4", 1), ("./a.mp4", 2)])
+    'videos on several lines: 1, with several labels: 1; for one a.mp4, labels 0, 2'
+    """
+    labels: dict[str, list[int]] = {}
+    for path, label in videos:
+        labels.setdefault(os.path.normpath(path), []).append(label)
+    again = [path for path, found in labels.items() if len(found) > 1]
+    if not again:
+        return ""
+    unsure = [path for path in again if len(set(labels[path])) > 1]
+    path = (unsure or again)[0]
+    return (f"videos on several lines: {len(again)}, with several labels: {len(unsure)}; for one "
+            f"{path}, labels {', '.join(map(str, labels[path]))}")
 
 
 def dataset_folder(name: str, data_root: str = "", write: bool = True) -> Path:

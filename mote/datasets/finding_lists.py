@@ -2,7 +2,7 @@
 Lists and class files are found by their names, in the dataset's folder or in PLACES below it.
 
     lists     train.txt, val2.csv, testlist01.txt, vallist_split1.txt, HMDB-51's *_test_split1.txt,
-              something-something-v2-validation.json
+              something-something-v2-validation.json, mmaction's ucf101_val_split_1_videos.txt
     classes   classes.csv, labels.csv, k160_labels_split1.csv, classInd.txt,
               something-something-v2-labels.json
 
@@ -33,8 +33,11 @@ PLACES = ("", "lists", "labels", "annotations", "ucfTrainTestlist", "testTrainMu
 ENDINGS = ("txt", "csv", "json")
 
 SIDE = "|".join(SIDE_NAMES)
-SPLIT = r"(?:list)?(?:[-_]?split)?[-_]?0?(\d?)"    # of val2, testlist01, vallist_split1
-LIST = re.compile(rf"(?:[\w.-]+[-_])?({SIDE}){SPLIT}(?:-1)?\.(?:{'|'.join(ENDINGS)})")
+SPLIT = r"(?:[-_]?list)?(?:[-_]?split)?[-_]?0?(\d?)"     # of val2, testlist01, vallist_split1
+OF = r"(?:-1|[-_](?:videos|rawframes))?"           # labels from 0; what the paths are, as mmaction says
+LIST = re.compile(rf"(?:[\w.-]+[-_])?({SIDE}){SPLIT}{OF}\.(?:{'|'.join(ENDINGS)})")
+# As a list might be called that is not found: VAL.TXT, val.tsv, val (1).txt, val_old.csv.
+ALMOST = re.compile(rf"(?:.*[^a-z])?(?:{SIDE})(?![a-z]).*\.(?:{'|'.join(ENDINGS)}|tsv|list|lst)", re.I)
 CLASSES = re.compile(rf"(?:[\w.-]+[-_])?(?:classes|labels){SPLIT}\.(?:csv|json)|classInd\.txt")
 
 # In a file's name: some of the classes (base-to-novel), or a few videos of each (few-shot).
@@ -126,14 +129,25 @@ def lists_in(folder: Path, side: str, places: Sequence[str]) -> dict[str, Path]:
     return {split: min(lists)[1] for split, lists in found.items()}
 
 
-def lists_passed_over(folder: Path) -> list[str]:
-    """The lists that are never found, only given: see `is_part`. Paths below the folder."""
+def lists_passed_over(folder: Path, name: str = "") -> list[tuple[str, str]]:
+    """What may be a list but is not found, only given: (path below the folder, what it is).
+
+    Lists of some classes or videos (see `is_part`) come first. name: as in `find_lists`.
+    """
+    own = own_places(folder, name)
+    others = [f"lists/{place}" for place in names_in(folder / "lists")]
+    parts = []
     passed = []
-    for place in PLACES:
-        for file in names_in(folder / place):
-            if LIST.fullmatch(file) and is_part(file):
-                passed.append(os.path.join(place, file))
-    return passed
+    for place in [*PLACES, *others]:
+        for file in filter(ALMOST.fullmatch, names_in(folder / place)):
+            path = os.path.join(place, file)
+            if is_part(file):
+                parts.append((path, "of some classes or videos"))
+            elif not LIST.fullmatch(file):
+                passed.append((path, "called otherwise than train.txt or val.txt"))
+            elif place not in [*PLACES, *own]:
+                passed.append((path, "of another dataset, by its folder"))
+    return parts + passed
 
 
 def rank(match: re.Match, side: str, place: int) -> tuple:

@@ -142,18 +142,39 @@ def find_folder(name: str, data_root: str = "") -> Path:
 
 def read_text(file: str | Path) -> str:
     """A text file in UTF-8, with or without a byte order mark, or in UTF-16 with one, as Windows
-    writes it. Raises FileNotFoundError or ValueError.
+    writes it. Raises FileNotFoundError, or ValueError for what is no text or stands in its place.
     """
     if not Path(file).is_file():
         raise FileNotFoundError(f"no file at {file}")
     with open(file, "rb") as opened:
-        utf_16 = opened.read(2) in (b"\xff\xfe", b"\xfe\xff")
+        begin = opened.read(512)
+    instead = stands_for_text(begin)
+    if instead:
+        raise ValueError(f"{file}: {instead}")
+    utf_16 = begin[:2] in (b"\xff\xfe", b"\xfe\xff")
     # A mark that is left in (plain "utf-8") would become a part of the first path or id.
     try:
         return Path(file).read_text(encoding="utf-16" if utf_16 else "utf-8-sig")
     except UnicodeDecodeError as error:
-        reason = f"{error.reason} at byte {error.start}"
+        line = error.object.count(b"\n", 0, error.start) + 1
+        reason = f"line {line}: {error.reason} at byte {error.start}"
         raise ValueError(f"{file}: not UTF-8 text ({reason})") from None
+
+
+def stands_for_text(begin: bytes) -> str:
+    """What stands in the place of a list or class file, by its first bytes; "" for a text file.
+
+    >>> stands_for_text(b"catch/x.mp4 3"), stands_for_text("catch".encode("utf-16-le"))
+    ('', 'not UTF-8 text (UTF-16 without a byte order mark, or UTF-32)')
+    """
+    if begin.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the file itself: run `git lfs pull` where it was cloned"
+    if re.match(rb"(\xef\xbb\xbf)?\s*<(!|\?xml|html)", begin, re.IGNORECASE):
+        return "a saved web page, not the file itself: download it with the page's download link"
+    # One alone is left to the reader of the list, who names its line.
+    if begin[:4].count(0) > 1:
+        return "not UTF-8 text (UTF-16 without a byte order mark, or UTF-32)"
+    return ""
 
 
 def is_video(path: str) -> bool:
@@ -349,8 +370,13 @@ def videos_of_class(folder: Path) -> list[str]:
     videos = [file for file in entries if is_video(str(file))]
     if not videos:
         endings = " ".join(VIDEO_ENDINGS)
+        inside = [file for file in entries if file.is_dir()]
+        hint = ""
+        if inside:
+            hint = (f"; {inside[0].name!r} lies inside, but a class folder holds its videos itself, "
+                    "and the folder of a side is called train or val")
         raise ValueError(f"{folder}: a class with no videos (endings: {endings}, "
-                         "or folders of JPEGs)")
+                         f"or folders of JPEGs){hint}")
 
     # Frames kept beside their video are not a second one: it would stand on both sides of a split.
     # Files come after folders here, so of one stem the file stays.

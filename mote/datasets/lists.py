@@ -3,9 +3,9 @@ What a dataset's folder means: the videos, labels and class names of its train a
 
 Lists of videos and class files come first; without lists, one folder of videos per class.
 Lists are found by their names (finding_lists.py) and read in the formats that people have
-(parsing_lists.py, class_files.py) and that the datasets publish (published_lists.py). Their paths are relative to
-the dataset's folder, may hold spaces, and are looked for by their stem where they are not there
-(folders.py). Absolute paths and links are followed, `..` is refused. A side is "train" or "val"; a
+(parsing_lists.py, class_files.py) and that the datasets publish (published_lists.py). Their paths
+are relative to the dataset's folder, may hold spaces, and are looked for by their stem where they
+are not there (folders.py). Absolute paths and links are followed, `..` is refused. A side is "train" or "val"; a
 split is the number of a published split, "" where there is one list only. What a folder without
 lists leaves unread or unsaid is in its `notes`.
 Every mistake is a ValueError or FileNotFoundError of one line that names the file, the line and
@@ -131,7 +131,10 @@ def read_listed(folder: Path, side: str, files: dict[str, Path],
         rows = list_rows(file, side, by_folder, folder, classes)
     else:
         # Labels count the classes of both sides: one side may lack a class.
-        both = {each: list_rows(files[each], each, by_folder, folder) for each in files}
+        both = {}
+        for each in files:
+            same = each != side and files[each] == file          # a given list may be of one side
+            both[each] = list_rows(files[each], each, by_folder, folder, may_be_empty=same)
         rows = both[side]
         part = class_part(file.name)
         if part and any(isinstance(label, int) for _, _, label in rows):
@@ -159,6 +162,8 @@ def where_paths_count_from(path: str) -> str:
     if drive:
         return (f"{drive[1] or drive[2]!r} is a place on another machine, and no video of these "
                 "names is below --data-root")
+    if os.path.isabs(path):
+        return "its paths are absolute, and no video of these names is below --data-root"
     return "its paths are relative to --data-root"
 
 
@@ -179,12 +184,19 @@ def read_unlisted(folder: Path, side: str, class_file: str = "",
 
     # Never split what somebody has split: a train folder without val is a mistake to report.
     if not needs_split(folder, name):
-        passed = lists_passed_over(folder)
-        hint = f"; {passed[0]} is of some classes or videos: give it as a list" if passed else ""
-        raise FileNotFoundError(
-            f"{folder} has no {side} list ({side}.txt) and no folder {side}{hint}")
-    videos, classes = folders.read_class_folders(folder, own_names=own_names)
+        raise FileNotFoundError(f"{folder} has no {side} list ({side}.txt) and no folder {side}"
+                                f"{hint_on_lists(folder, name)}")
+    try:
+        videos, classes = folders.read_class_folders(folder, own_names=own_names)
+    except ValueError as error:
+        raise ValueError(f"{error}{hint_on_lists(folder, name)}") from None
     return folders.split_per_class(videos)[side], classes
+
+
+def hint_on_lists(folder: Path, name: str) -> str:
+    """The last part of an error where there is no list: what might be one; "" without such."""
+    passed = lists_passed_over(folder, name)
+    return f"; {passed[0][0]} is {passed[0][1]}: give it as a list" if passed else ""
 
 
 def unlisted_folders(folder: Path) -> list[Path]:
@@ -214,7 +226,8 @@ def notes(folder: Path, side: str, list_file: str = "", class_file: str = "",
     found = [folders.note_on_files(classes), folders.note_on_places(classes)]
     if not (class_file or find_classes(folder, "", name)):
         found.append(folders.note_on_names([part.name for part in classes]))
-    passed = lists_passed_over(folder)
-    if passed:
-        found.append(f"not taken, since it is of some classes or videos: {', '.join(passed[:3])}")
+    passed = lists_passed_over(folder, name)
+    for why in dict.fromkeys(why for _, why in passed):
+        files = [file for file, reason in passed if reason == why]
+        found.append(f"not taken, since it is {why}: {', '.join(files[:3])}")
     return [f"{folder}: {note}" for note in found if note]

@@ -1,17 +1,16 @@
 """
-Lists of videos and class files are read, in the formats that people have, and written.
+Lists of videos are read, in the formats that people have, and written.
 
     list      `path label` or `path frames label`; separated by spaces, tabs or one of , ; |, with
               or without quotes and a header: the authors', BIKE, Text4Vis, PySlowFast, ViFi-CLIP,
               pandas; a class name may stand in place of a label; and as UCF-101, HMDB-51,
               Something-Something and Kinetics publish theirs (published_lists.py)
-    classes   a csv of `id,name`, ids 0..N-1; UCF-101's classInd.txt; Something-Something's json
 
 A list is first read into rows of (where it stands, path, label or class name); the rows are then
 checked and become pairs (path, label). Columns are counted from the right, because a path may hold
 anything. All lines of a list have the same columns: a line that differs from most is refused.
 Every mistake is a ValueError or FileNotFoundError of one line that names the file, the line and
-the rule. A new format is added in `list_rows`, a new class file in `class_rows`.
+the rule. A new format is added in `list_rows`.
 Copy together with published_lists.py and folders.py; needs the standard library only. Not part of
 the paper.
 """
@@ -25,8 +24,6 @@ try:
     from . import published_lists as published
     from .folders import (
         OTHER_ENDINGS,
-        SIDE_NAMES,
-        SIDES,
         VIDEO_ENDINGS,
         Videos,
         class_finder,
@@ -39,8 +36,6 @@ except ImportError:                                # copied beside them, outside
     import published_lists as published
     from folders import (
         OTHER_ENDINGS,
-        SIDE_NAMES,
-        SIDES,
         VIDEO_ENDINGS,
         Videos,
         class_finder,
@@ -53,9 +48,9 @@ except ImportError:                                # copied beside them, outside
 SEPARATORS = r"\s,;|"
 SEP = f"[{SEPARATORS}]+"
 # pandas writes 1.0 where a label is missing elsewhere. A sign is accepted here so that a negative
-# label is refused as a label out of range, and not as a strange line.
-NUMBER = r'"?([+-]?\d{1,9})(?:\.0+)?"?'
-FRAMES = r'"?\d+(?:\.0+)?"?'
+# label is refused as a label out of range, and not as a strange line. Of two quotes none is alone.
+NUMBER = r'(?P<quote>"?)(?P<label>[+-]?\d{1,9})(?:\.0+)?(?P=quote)'
+FRAMES = r'(?P<mark>"?)\d+(?:\.0+)?(?P=mark)'
 PATH = rf"(.*[^{SEPARATORS}])"
 ENDING = "|".join(re.escape(ending) for ending in VIDEO_ENDINGS + OTHER_ENDINGS)
 
@@ -63,6 +58,8 @@ PLAIN = re.compile(PATH + SEP + NUMBER)                                    # pat
 WITH_FRAMES = re.compile(PATH + SEP + FRAMES + SEP + NUMBER)               # path, frames, label
 FRAMES_BEHIND = re.compile(PATH + SEP + FRAMES)                            # path, frames
 COUNTED = re.compile(r"(\d{1,9})[,;|\t]\s*(.+)")                            # 0, all the rest
+LABEL_FIRST = re.compile(rf"(\d+){SEP}(.+)")                                # 0 all the rest
+NO_FRAMES = re.compile(r'[\s,;|]"?0+(?:\.0+)?"?$')                          # path, 0
 TRAILING = re.compile(rf"(?<![{SEPARATORS}]){SEP}$")
 ENDS_INSIDE = re.compile(rf"(.*(?:{ENDING})['\"]?){SEP}(.*)", re.I)        # path.mp4, all the rest
 
@@ -73,7 +70,6 @@ PATH_COLUMNS = ("path", "video", "videopath", "videofile", "videoname", "videoid
 LABEL_COLUMNS = ("label", "labelid", "labelidx", "labelindex", "class", "classid", "classidx",
                  "classindex", "classlabel", "target", "category", "categoryid", "action",
                  "actionid", "classname", "labelname", "labels", "y")
-SIDE_COLUMNS = ("split", "subset", "set", "partition")
 
 
 class Line(NamedTuple):
@@ -102,29 +98,36 @@ def read_list(file: Path, folder: str | Path, classes: list[str] | None, side: s
 
 
 def list_rows(file: Path, side: str, by_folder: bool, folder: str | Path = "",
-              classes: list[str] | None = None) -> published.Rows:
+              classes: list[str] | None = None, may_be_empty: bool = False) -> published.Rows:
     """The rows of a list of any format, told by its name and its first line.
 
     side, by_folder, folder, classes: as in `read_list`. A new format is one more branch here.
-    Raises ValueError for a list without videos, and FileNotFoundError.
+    Raises ValueError for a list without videos unless it `may_be_empty`, and FileNotFoundError.
     """
-    if "*" in Path(file).name:
+    if "*" in Path(file).name or is_one_of_hmdb(Path(file).name, classes):
         rows = published.hmdb_rows(Path(file), side)
     elif Path(file).suffix == ".json":
         rows = published.something_rows(file)
     else:
         text = read_text(file)
-        if "youtube_id" in text.lstrip().partition("\n")[0]:
-            rows = published.kinetics_rows(file, text)
+        if published.is_kinetics(text.lstrip().partition("\n")[0]):
+            rows = published.kinetics_rows(file, text, side)
         else:
             lines = split_lines(file, text, side, folder, classes)
-            if by_folder:
+            # Only numbers count from 1 there: a class name means what it says.
+            if by_folder and not all(isinstance(line.label, str) for line in lines):
                 rows = published.ucf_rows(file, paths_without_frames(file, lines, folder))
             else:
                 rows = text_rows(file, lines, folder, classes)
-    if not rows:
-        raise ValueError(f"{file}: a list with no videos")
+    if not rows and not may_be_empty:
+        raise ValueError(f"{file}: a list with no videos for {side}")
     return rows
+
+
+def is_one_of_hmdb(name: str, classes: list[str] | None) -> bool:
+    """Whether a file alone is HMDB-51's of one class: its numbers say sides and are no labels."""
+    match = published.HMDB.fullmatch(name)
+    return bool(match) and class_finder(classes or [])(match[1]) is not None
 
 
 def text_rows(file: Path, lines: list[Line], folder: str | Path,
@@ -162,8 +165,10 @@ def text_rows(file: Path, lines: list[Line], folder: str | Path,
 
 def pairs(file: Path, lines: list[Line], folder: str | Path) -> published.Rows:
     """The rows of lines that all have a label or a class name."""
+    paths = paths_without_frames(file, lines, folder)
+    check_path_first(file, lines, [path for _, path in paths], folder, COUNTED)
     rows: published.Rows = []
-    for line, (n, path) in zip(lines, paths_without_frames(file, lines, folder)):
+    for line, (n, path) in zip(lines, paths):
         rows.append((f"{file}, line {n}", path, line.label if line.label is not None else ""))
     return rows
 
@@ -172,9 +177,7 @@ def unlabelled_rows(file: Path, lines: list[Line], folder: str | Path,
                     classes: list[str] | None) -> published.Rows:
     """The rows of lines `CLASS/video` without any label: the class is the folder.
 
-    Raises ValueError for lines without a folder, and where labels stand before the paths: the
-    label would be taken for a part of the folder's name, as `3 catch/x.mp4` of a class "3 catch".
-    What is on disk tells, or that each line starts with a number.
+    Raises ValueError for lines without a folder, or with a label before the path.
     """
     homeless = [line for line in lines if not Path(line.path).parent.name]
     if homeless:
@@ -182,13 +185,7 @@ def unlabelled_rows(file: Path, lines: list[Line], folder: str | Path,
 
     for line in lines:
         check_nothing_behind(file, line, line.path, folder)
-    columns = [re.split(SEP, line.path, maxsplit=1) for line in lines]
-    all_numbers = all(len(parts) == 2 and parts[0].isdecimal() for parts in columns)
-    for line, parts in zip(lines[:20], columns):
-        first = len(parts) == 2 and is_there(parts[1], folder)
-        if (first or all_numbers) and not is_there(line.path, folder):
-            raise ValueError(f"{file}, line {line.n}: expected `path label`, the path first, "
-                             f"got {line.text[:80]!r}")
+    check_path_first(file, lines, [line.path for line in lines], folder, LABEL_FIRST)
     rows = published.ucf_rows(file, [(line.n, line.path) for line in lines])
     find = class_finder(classes or [])
     for where, path, name in rows:
@@ -197,6 +194,23 @@ def unlabelled_rows(file: Path, lines: list[Line], folder: str | Path,
                              "names: expected `path label`, or the folder of a class, "
                              f"got {path[:60]!r}")
     return rows
+
+
+def check_path_first(file: Path, lines: list[Line], paths: list[str], folder: str | Path,
+                     label_first: re.Pattern) -> None:
+    """Raise ValueError where labels stand before the paths.
+
+    They would be taken for a part of the folder's name, as in `3 catch/x.mp4` of a class "3 catch",
+    and a number of frames behind the path for the label. What is on disk tells, or that each path
+    fits `label_first`.
+    """
+    all_numbers = all(map(label_first.fullmatch, paths))
+    for line, path in zip(lines[:20], paths):
+        parts = re.split(SEP, path, maxsplit=1)
+        first = len(parts) == 2 and is_there(parts[1], folder)
+        if (first or all_numbers) and not is_there(path, folder):
+            raise ValueError(f"{file}, line {line.n}: expected `path label`, the path first, "
+                             f"got {line.text[:80]!r}")
 
 
 # --- the lines of a list --------------------------------------------------------------------------
@@ -210,7 +224,7 @@ def split_lines(file: Path, text: str, side: str, folder: str | Path,
     lines = [(n, line.strip()) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
     header = header_of(lines[0][1]) if lines else None
     if header:
-        return table_lines(file, lines, side, folder, *header)
+        return table_lines(file, lines, side, folder, classes, *header)
 
     known = {plain(name) for name in classes or []}
     # Only where a label is left in each line: `0, catch/x.mp4` may be a label before its path.
@@ -258,7 +272,7 @@ def split_line(n: int, text: str, folder: str | Path, known: set[str]) -> Line:
         path = slashes(unquoted(plain_line[1]), folder)
         with_frames = WITH_FRAMES.fullmatch(line)
         shorter = slashes(unquoted(with_frames[1]), folder) if with_frames else ""
-        return Line(n, text, path, int(plain_line[2]), shorter, has_video_ending(shorter))
+        return Line(n, text, path, int(plain_line["label"]), shorter, has_video_ending(shorter))
 
     path, name = split_name(line, known)
     counted = FRAMES_BEHIND.fullmatch(path) if name else None
@@ -333,7 +347,8 @@ def paths_without_frames(file: Path, lines: list[Line],
     """(Number of the line, path) of each line, without the column of frames, if there is one.
 
     "clip 7 1" may be the path "clip 7". So either all lines have that column or none; where only
-    some may have it, what is on disk decides. Raises ValueError for the lines that are fewer.
+    some may have it, or no path without it is there, what is on disk decides. Raises ValueError for
+    the lines that are fewer, and for a count of 0, which is a label in the wrong column.
     """
     longer = [line for line in lines if line.shorter]
     others = [line for line in lines if not line.shorter]
@@ -346,9 +361,21 @@ def paths_without_frames(file: Path, lines: list[Line],
                 raise unlike_others(file, longer[0], len(others), "no column of frames")
             raise unlike_others(file, others[0], len(longer), "a column of frames")
 
+    in_paths = bool(others)
+    if not others and not any(line.sure for line in lines):
+        without = any(is_there(line.shorter, folder) for line in lines)
+        in_paths = not without and any(is_there(line.path, folder) for line in lines)
+    # A class name is sure whatever stands before it. `write_split` has 0 in all lines.
+    numbers = [line for line in lines if isinstance(line.label, int)]
+    empty = [line for line in numbers if NO_FRAMES.search(line.path)]
+    if not in_paths and 0 < len(empty) < len(lines):
+        raise ValueError(f"{file}, line {empty[0].n}: expected `path frames label`, the label "
+                         f"last, got 0 frames: "
+                         f"{empty[0].text[:80]!r}")
+
     paths = []
     for line in lines:
-        path = line.path if others else line.shorter
+        path = line.path if in_paths else line.shorter
         check_nothing_behind(file, line, path, folder)
         paths.append((line.n, path))
     return paths
@@ -365,7 +392,9 @@ def check_nothing_behind(file: Path, line: Line, path: str, folder: str | Path) 
     `x.mp4 1 2 3` would become the path "x.mp4 1", which is only one more video that is missing.
     """
     inside = ENDS_INSIDE.fullmatch(path)
-    if inside and not has_video_ending(path) and not is_there(path, folder):
+    number = FRAMES_BEHIND.fullmatch(path)
+    behind = inside and not has_video_ending(path) or number and is_there(number[1], folder)
+    if behind and not is_there(path, folder):
         raise not_a_pair(file, line, None)
 
 
@@ -374,7 +403,7 @@ def not_a_pair(file: Path, line: Line, classes: list[str] | None) -> ValueError:
     hint = ""
     if isinstance(line.label, str):
         hint = ": the label is no number"
-        if classes is not None:
+        if classes is not None and class_finder(classes)(line.label) is None:
             hint += f" and not one of the {len(classes)} class names"
     return ValueError(f"{file}, line {line.n}: expected `path label` or `path frames label`, "
                       f"got {line.text[:80]!r}{hint}")
@@ -402,16 +431,18 @@ def header_of(line: str) -> tuple[str, list[str]] | None:
 
 
 def table_lines(file: Path, lines: list[tuple[int, str]], side: str, folder: str | Path,
-                delimiter: str, columns: list[str]) -> list[Line]:
+                classes: list[str] | None, delimiter: str, columns: list[str]) -> list[Line]:
     """The lines below a header, which says where path and label stand.
 
-    Where a column says the side of each row, the rows of other sides are left out; "test" is val,
-    and a row whose side is no known word stays. Raises ValueError for a line with more or fewer
-    columns.
+    Where a column says the side of each row, the rows of other sides are left out; "test" is val.
+    Raises ValueError for a line with more or fewer columns, a side that is no known word, and a
+    number beside the name of another class.
     """
     path_at = next(i for i, name in enumerate(columns) if name in PATH_COLUMNS)
-    label_at = next(columns.index(name) for name in LABEL_COLUMNS if name in columns)
-    sides_at = [i for i, name in enumerate(columns) if name in SIDE_COLUMNS]
+    labels_at = [columns.index(name) for name in LABEL_COLUMNS if name in columns]
+    label_at = labels_at[0]
+    sides_at = [i for i, name in enumerate(columns) if name in published.SIDE_COLUMNS]
+    find = class_finder(classes or [])
 
     found = []
     for n, text in lines[1:]:
@@ -420,13 +451,17 @@ def table_lines(file: Path, lines: list[tuple[int, str]], side: str, folder: str
             names = delimiter.join(columns)
             raise ValueError(f"{file}, line {n}: expected the columns {names[:80]!r}, "
                              f"got {text[:80]!r}")
-        sides = {row[i].lower() for i in sides_at} & set(SIDE_NAMES)
-        if sides and not sides & set(SIDES[side]):
+        if published.side_of(f"{file}, line {n}", [row[i] for i in sides_at]) not in ("", side):
             continue
         number = re.fullmatch(NUMBER, row[label_at])
         label: int | str | None = row[label_at] if is_name(row[label_at]) else None
         if number:
-            label = int(number[1])
+            label = int(number["label"])
+            named = [row[i] for i in labels_at if is_name(row[i])]
+            others = [name for name in named if find(name) not in (None, label)]
+            if others:
+                raise ValueError(f"{file}, line {n}: label {label}, but {others[0][:80]!r} is class "
+                                 f"{find(others[0])}: other class names, or labels that start at 1")
         found.append(Line(n, text, slashes(row[path_at], folder), label))
     return found
 

@@ -22,13 +22,15 @@ import re
 from pathlib import Path
 
 try:
-    from .folders import class_name, read_text
+    from .folders import SIDE_NAMES, SIDES, class_name, read_text
 except ImportError:                                # copied beside folders.py, outside the package
-    from folders import class_name, read_text
+    from folders import SIDE_NAMES, SIDES, class_name, read_text
 
 HMDB = re.compile(r"(.+)_test_split(\d)\.txt")
 # What a side is called in HMDB-51's files. A 0 there is a video of neither side.
 HMDB_PARTS = {"train": "1", "val": "2"}
+# A csv of several sides says in one of these columns which one a row is of.
+SIDE_COLUMNS = ("split", "subset", "set", "partition")
 Rows = list[tuple[str, str, int | str]]            # where it stands, path, label or class name
 
 
@@ -106,15 +108,24 @@ def something_rows(file: Path) -> Rows:
     The class is the template without its brackets: "Holding [something]" is "Holding something".
     Raises ValueError for json of another form.
     """
+    text = read_text(file)
+    expected = f'{file}: expected a json list of {{"id": .., "template": ..}}'
     try:
-        return [something_row(file, item) for item in json.loads(read_text(file))]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise ValueError(
-            f'{file}: expected a json list of {{"id": .., "template": ..}}') from None
+        items = list(json.loads(text))
+    except (ValueError, TypeError, RecursionError):
+        raise ValueError(expected) from None
+
+    rows: Rows = []
+    for n, item in enumerate(items, 1):
+        try:
+            rows.append(something_row(file, item))
+        except (TypeError, KeyError):
+            raise ValueError(f"{expected}, got {item!r:.80} as entry {n}") from None
+    return rows
 
 
 def something_row(file: Path, item: dict) -> tuple[str, str, str]:
-    """One video's row. Raises ValueError, TypeError or KeyError for what is no entry."""
+    """One video's row. Raises TypeError or KeyError for what is no entry."""
     video = item["id"]
     if not isinstance(video, str | int):
         raise TypeError
@@ -125,28 +136,39 @@ def something_row(file: Path, item: dict) -> tuple[str, str, str]:
 def something_classes(file: str | Path, text: str) -> list[tuple[str, str]]:
     """Pairs (number, name) of Something-Something's labels: json of name -> number as text.
 
-    Its names have no brackets, as those of `something_row`. Raises ValueError for another form.
+    Its names have no brackets, as those of `something_row`. Kinetics' json, which has quotes in its
+    names, and number -> name are read too. Raises ValueError for another form.
     """
     try:
-        return [(str(number), name.strip()) for name, number in json.loads(text).items()]
+        pairs = [(str(number), name) for name, number in json.loads(text).items()]
     except (ValueError, AttributeError, RecursionError):
         raise ValueError(f'{file}: expected json of {{"name": "id", ..}}') from None
+    if all(name.isdecimal() for _, name in pairs):
+        pairs = [(name, number) for number, name in pairs]
+    return [(number, re.sub('^"(.*)"$', r"\1", name.strip())) for number, name in pairs]
 
 
 # --- Kinetics -------------------------------------------------------------------------------------
-def kinetics_rows(file: Path, text: str) -> Rows:
+def is_kinetics(header: str) -> bool:
+    """Whether a first line has a column youtube_id; it may also stand in the path of a video."""
+    return re.search(r"(?:^|[,;\t])[\s\"]*youtube_id[\s\"]*(?:[,;\t]|$)", header) is not None
+
+
+def kinetics_rows(file: Path, text: str, side: str) -> Rows:
     """The rows of Kinetics' annotations; videos are called as in CVDF's archives.
 
     The path has no folder, for some copies have class folders and some have none: `locate` of
-    folders.py finds a video by its stem. Raises ValueError with the line that cannot be read.
+    folders.py finds a video by its stem. Where the rows are of both sides, those of the other one
+    are left out. Raises ValueError with the line that cannot be read.
     """
-    rows: Rows = []
+    found = []
     lines = text.lstrip().splitlines()
     blank = len(text.splitlines()) - len(lines)    # before the header
     delimiter = next((each for each in ",;\t" if each in lines[0]), ",")
     table = csv.DictReader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
     try:
         table.fieldnames = [name.strip() for name in table.fieldnames or []]
+        sides_in = [name for name in table.fieldnames if name.lower() in SIDE_COLUMNS]
         for row in table:
             name = row["label"].strip()
             video = row["youtube_id"].strip()
@@ -154,11 +176,38 @@ def kinetics_rows(file: Path, text: str) -> Rows:
                 raise ValueError
             start, end = (whole_number(row[key]) for key in ("time_start", "time_end"))
             path = f"{video}_{start:06d}_{end:06d}.mp4"
-            rows.append((f"{file}, line {blank + table.line_num}", path, name))
-        return rows
+            where = f"{file}, line {blank + table.line_num}"
+            found.append((where, path, name, [row[column] or "" for column in sides_in]))
     except (csv.Error, KeyError, TypeError, ValueError, AttributeError):
         raise ValueError(f"{file}, line {blank + table.line_num}: expected a csv of label, "
                          "youtube_id, time_start, time_end (seconds)") from None
+
+    sides = [side_of(where, words) for where, _, _, words in found]
+    rows: Rows = [(where, path, name) for where, path, name, _ in found]
+    if len(set(sides)) < 2:                        # else the file's name alone says its side
+        return rows
+    return [row for row, of_side in zip(rows, sides) if of_side == side]
+
+
+def side_of(where: str, words: list[str]) -> str:
+    """The side that a row says in its columns `split`, `subset`, ...; "" where it has none.
+
+    Raises ValueError for another word, since the row may be of either side, and for two sides.
+
+    >>> side_of("x.csv, line 2", ["Validate"]), side_of("x.csv, line 2", ["training"])
+    ('val', 'train')
+    """
+    found = set()
+    for word in words:
+        short = word.strip().lower().removesuffix("ing")         # training, testing
+        named = [side for side, names in SIDES.items() if short in names]
+        if not named:
+            raise ValueError(f"{where}: {word[:40]!r} says no side in a column called "
+                             f"{', '.join(SIDE_COLUMNS)}: expected one of {', '.join(SIDE_NAMES)}")
+        found.update(named)
+    if len(found) > 1:
+        raise ValueError(f"{where}: two sides, {' and '.join(words)[:80]!r}")
+    return found.pop() if found else ""
 
 
 def whole_number(text: str) -> int:
