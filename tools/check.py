@@ -18,6 +18,7 @@ Exit status: 0 nothing found, 1 findings, 2 a mistake in the command.
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -52,6 +53,7 @@ from tools.checks.videos import DEPTHS, compare_all, examine_all  # noqa: E402
 SHORT = 8                                        # frames; clips of a shorter video repeat some
 EXAMPLES = 3                                     # findings of each kind that are printed
 SAMPLE = 3                                       # videos of each container, sought and in order
+SMALL_BATCH = 16                                 # clips, where a list is shorter than a batch
 # Endings -> the container that they promise. Others promise nothing.
 PROMISED = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mp4", ".3gp": "mp4", ".mkv": "mkv",
             ".webm": "mkv", ".avi": "avi", ".mpg": "mpeg", ".mpeg": "mpeg", ".ts": "mpegts",
@@ -97,6 +99,22 @@ KINDS = {
     "no duration": "its time stamps are damaged, its frames are not: nothing to do for mote",
     "short video":
         f"fewer than {SHORT} frames: clips repeat them; leave it out if the action is not in them",
+}
+# The same where class folders stand in place of lists, and no line can be corrected.
+KINDS_OF_FOLDERS = {
+    "list refused": "correct that folder; the rest of that side was not looked at",
+    "class without videos":
+        "look for its videos, or take its folder out of the other side (or its name out of the "
+        "class file)",
+    "misnamed class": "look at some of its videos; correct the name of the folder, or the name in "
+                      "the class file",
+    "misnamed video": "look at the video; move it into the folder of its class, or leave it if "
+                      "only the file's name is odd",
+    "two labels": "keep the copy in the folder of its class (the good lists have neither)",
+    "in train and val": "keep one of the files (the good lists take it out of train): testing on "
+                        "it tests nothing",
+    "listed twice": "keep one of the files (so do the good lists)",
+    "no video": "take the file out: there is nothing to see but a cover",
 }
 # The good lists leave out the videos of these kinds.
 UNUSABLE = {
@@ -357,10 +375,14 @@ def write_findings(out: Path, folder: Path, data: str, lists: Lists, lengths: di
     (out / "findings.json").write_text(json.dumps(content, indent=1))
 
 
-def summary(findings: Findings) -> str:
-    """Of each kind: how many, what to do about them, and some examples."""
+def summary(findings: Findings, of_folders: bool) -> str:
+    """Of each kind: how many, what to do about them, and some examples.
+
+    of_folders: whether class folders were read, and no list.
+    """
+    advices = {**KINDS, **KINDS_OF_FOLDERS} if of_folders else KINDS
     lines = []
-    for kind, advice in KINDS.items():
+    for kind, advice in advices.items():
         entries = [entry for entry in findings.values() if entry["kind"] == kind]
         if not entries:
             continue
@@ -380,14 +402,21 @@ def summary(findings: Findings) -> str:
 def training_command(data: str, out: Path, lengths: dict[str, int]) -> str:
     """The command that trains on the good lists of the first split that has both.
 
+    It has a --batch where the dataset's own is larger than the list, which train.py refuses.
     "" if there is no such split.
     """
-    for name in lengths:
+    import train                                 # here, since it loads open_clip
+
+    for name, length in lengths.items():
         split = split_of(name)
-        if name.startswith("train") and f"val{split}" in lengths:
-            return (f"python train.py --data {data} --data-root . "
-                    f"--train-list {out}/train{split}.txt --val-list {out}/val{split}.txt "
-                    f"--class-names {out}/classes{split}.csv")
+        if not name.startswith("train") or f"val{split}" not in lengths:
+            continue
+        words = ["python", "train.py", "--data", data, "--data-root", ".",
+                 "--train-list", f"{out}/train{split}.txt", "--val-list", f"{out}/val{split}.txt",
+                 "--class-names", f"{out}/classes{split}.csv"]
+        if length < train.parse_config(["--data", data]).batch:
+            words += ["--batch", str(min(length, SMALL_BATCH))]
+        return shlex.join(words)
     return ""
 
 
@@ -463,7 +492,9 @@ def check(options: argparse.Namespace) -> int:
     lengths = write_lists(out, lists, unusable, drop)
     write_findings(out, folder, options.data, lists, lengths, notes + of_folders, findings)
 
-    print("\n".join([*notes, summary(findings) or "nothing found", *of_folders]))
+    has_lists = any(find_lists(folder, side, options.data) for side in SIDES)
+    found = summary(findings, of_folders=not options.list and not has_lists)
+    print("\n".join([*notes, found or "nothing found", *of_folders]))
     good = ", ".join(f"{name}.txt ({length})" for name, length in lengths.items())
     print(f"\n{out}/findings.json; good lists: {good}")
     command = training_command(options.data, out, lengths)

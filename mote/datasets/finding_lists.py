@@ -34,10 +34,11 @@ ENDINGS = ("txt", "csv", "json")
 
 SIDE = "|".join(SIDE_NAMES)
 SPLIT = r"(?:[-_]?list)?(?:[-_]?split)?[-_]?0?(\d?)"     # of val2, testlist01, vallist_split1
-OF = r"(?:-1|[-_](?:videos|rawframes))?"           # labels from 0; what the paths are, as mmaction says
-LIST = re.compile(rf"(?:[\w.-]+[-_])?({SIDE}){SPLIT}{OF}\.(?:{'|'.join(ENDINGS)})")
+KIND = r"(?:-1|[-_](?:videos|rawframes))?"         # labels from 0, or what mmaction's paths are
+ENDING = "|".join(ENDINGS)
+LIST = re.compile(rf"(?:[\w.-]+[-_])?({SIDE}){SPLIT}{KIND}\.(?:{ENDING})")
 # As a list might be called that is not found: VAL.TXT, val.tsv, val (1).txt, val_old.csv.
-ALMOST = re.compile(rf"(?:.*[^a-z])?(?:{SIDE})(?![a-z]).*\.(?:{'|'.join(ENDINGS)}|tsv|list|lst)", re.I)
+ALMOST = re.compile(rf"(?:.*[^a-z])?(?:{SIDE})(?![a-z]).*\.(?:{ENDING}|tsv|list|lst)", re.I)
 CLASSES = re.compile(rf"(?:[\w.-]+[-_])?(?:classes|labels){SPLIT}\.(?:csv|json)|classInd\.txt")
 
 # In a file's name: some of the classes (base-to-novel), or a few videos of each (few-shot).

@@ -373,8 +373,8 @@ def videos_of_class(folder: Path) -> list[str]:
         inside = [file for file in entries if file.is_dir()]
         hint = ""
         if inside:
-            hint = (f"; {inside[0].name!r} lies inside, but a class folder holds its videos itself, "
-                    "and the folder of a side is called train or val")
+            hint = (f"; {inside[0].name!r} lies inside, but a class folder holds its videos "
+                    "itself, and the folder of a side is called train or val")
         raise ValueError(f"{folder}: a class with no videos (endings: {endings}, "
                          f"or folders of JPEGs){hint}")
 

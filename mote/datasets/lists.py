@@ -5,9 +5,9 @@ Lists of videos and class files come first; without lists, one folder of videos 
 Lists are found by their names (finding_lists.py) and read in the formats that people have
 (parsing_lists.py, class_files.py) and that the datasets publish (published_lists.py). Their paths
 are relative to the dataset's folder, may hold spaces, and are looked for by their stem where they
-are not there (folders.py). Absolute paths and links are followed, `..` is refused. A side is "train" or "val"; a
-split is the number of a published split, "" where there is one list only. What a folder without
-lists leaves unread or unsaid is in its `notes`.
+are not there (folders.py). Absolute paths and links are followed, `..` is refused. A side is
+"train" or "val"; a split is the number of a published split, "" where there is one list only. What
+a folder without lists leaves unread or unsaid is in its `notes`.
 Every mistake is a ValueError or FileNotFoundError of one line that names the file, the line and
 the rule. Copy together with finding_lists.py, parsing_lists.py, class_files.py,
 published_lists.py and folders.py; needs the standard library only. Not part of the paper.

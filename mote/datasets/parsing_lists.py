@@ -460,8 +460,9 @@ def table_lines(file: Path, lines: list[tuple[int, str]], side: str, folder: str
             named = [row[i] for i in labels_at if is_name(row[i])]
             others = [name for name in named if find(name) not in (None, label)]
             if others:
-                raise ValueError(f"{file}, line {n}: label {label}, but {others[0][:80]!r} is class "
-                                 f"{find(others[0])}: other class names, or labels that start at 1")
+                raise ValueError(f"{file}, line {n}: label {label}, but {others[0][:80]!r} is "
+                                 f"class {find(others[0])}: other class names, or labels that "
+                                 "start at 1")
         found.append(Line(n, text, slashes(row[path_at], folder), label))
     return found
 
