@@ -405,7 +405,8 @@ def training_command(data: str, out: Path, lengths: dict[str, int]) -> str:
     It has a --batch where the dataset's own is larger than the list, which train.py refuses.
     "" if there is no such split.
     """
-    import train                                 # here, since it loads open_clip
+    # Here, because it loads open_clip.
+    import train
 
     for name, length in lengths.items():
         split = split_of(name)

@@ -38,7 +38,8 @@ KIND = r"(?:-1|[-_](?:videos|rawframes))?"         # labels from 0, or what mmac
 ENDING = "|".join(ENDINGS)
 LIST = re.compile(rf"(?:[\w.-]+[-_])?({SIDE}){SPLIT}{KIND}\.(?:{ENDING})")
 # As a list might be called that is not found: VAL.TXT, val.tsv, val (1).txt, val_old.csv.
-ALMOST = re.compile(rf"(?:.*[^a-z])?(?:{SIDE})(?![a-z]).*\.(?:{ENDING}|tsv|list|lst)", re.I)
+ALMOST = re.compile(
+    rf"(?:.*[^a-z])?(?:{SIDE})(?:list)?(?![a-z]).*\.(?:{ENDING}|tsv|list|lst)", re.IGNORECASE)
 CLASSES = re.compile(rf"(?:[\w.-]+[-_])?(?:classes|labels){SPLIT}\.(?:csv|json)|classInd\.txt")
 
 # In a file's name: some of the classes (base-to-novel), or a few videos of each (few-shot).

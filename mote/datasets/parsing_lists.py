@@ -201,10 +201,11 @@ def check_path_first(file: Path, lines: list[Line], paths: list[str], folder: st
     """Raise ValueError where labels stand before the paths.
 
     They would be taken for a part of the folder's name, as in `3 catch/x.mp4` of a class "3 catch",
-    and a number of frames behind the path for the label. What is on disk tells, or that each path
-    fits `label_first`.
+    and a number of frames behind the path for the label. What is on disk tells, or, where none of
+    the first paths is, that each fits `label_first`.
     """
     all_numbers = all(map(label_first.fullmatch, paths))
+    all_numbers = all_numbers and not any(is_there(path, folder) for path in paths[:20])
     for line, path in zip(lines[:20], paths):
         parts = re.split(SEP, path, maxsplit=1)
         first = len(parts) == 2 and is_there(parts[1], folder)

@@ -360,6 +360,13 @@ def test_what_is_no_text_file_is_refused(tmp_path):
             read_text(tmp_path / name)
 
 
+@pytest.mark.parametrize("side", ["Train", "train_256", "videos"])
+def test_a_folder_of_class_folders_is_not_only_called_empty(tmp_path, side):
+    touch(tmp_path, f"{side}/catch/1.mp4", f"{side}/catch/2.mp4")
+    with pytest.raises(ValueError, match=rf"{side}: a class with no videos .*; 'catch' lies inside, but a class folder"):
+        read_class_folders(tmp_path)
+
+
 # --- splits that stay put ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("train, val", [("train_256", "val_256"), ("train-videos", "test-videos"), ("Train", "Val")])
 def test_a_missing_test_video_is_never_a_training_video(tmp_path, train, val):

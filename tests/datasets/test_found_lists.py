@@ -6,6 +6,7 @@ that lost their brackets, and files that are not read. Checked against the files
 """
 import itertools
 import os
+import re
 
 import pytest
 from support.videos import relative, touch, write
@@ -110,6 +111,45 @@ def test_a_list_of_some_classes_or_videos_is_never_found(tmp_path, place, part):
 def test_words_that_only_hold_those_letters_are_no_parts(tmp_path, name):
     touch(tmp_path, name)
     assert find_lists(tmp_path, "val") == {"": tmp_path / name}
+
+
+MMACTION = {"kinetics400_train_list_videos.txt": ("train", ""), "kinetics400_val_list_videos.txt": ("val", ""),
+            "ucf101_val_split_1_videos.txt": ("val", "1"), "hmdb51_train_split_2_rawframes.txt": ("train", "2"),
+            "sthv2_val_list_rawframes.txt": ("val", ""), "val_list.csv": ("val", "")}
+
+
+@pytest.mark.parametrize("name", MMACTION)
+def test_the_lists_of_mmaction_are_found(tmp_path, name):
+    touch(tmp_path, name)
+    side, split = MMACTION[name]
+    assert find_lists(tmp_path, side) == {split: tmp_path / name}
+
+
+ALMOST = ["VAL.TXT", "val.tsv", "val.list", "val_old.txt", "val (1).txt", "val - Copy.csv", "kinetics_rgb_val_se320.txt"]
+
+
+@pytest.mark.parametrize("name", ALMOST)
+@pytest.mark.parametrize("place", ["", "annotations"])
+def test_a_list_that_is_called_otherwise_is_named_as_not_taken(tmp_path, capsys, name, place):
+    touch(tmp_path, "catch/a.mp4", "catch/b.mp4", os.path.join(place, name))
+    if place:                                                                # which is no class folder either
+        with pytest.raises(ValueError, match=rf"; {re.escape(place + '/' + name)} is called otherwise than train.txt"):
+            open_dataset("mine", "val", str(tmp_path))
+    else:
+        open_dataset("mine", "val", str(tmp_path))
+        assert f"not taken, since it is called otherwise than train.txt or val.txt: {name}\n" in capsys.readouterr().out
+
+
+def test_lists_of_other_datasets_are_named_where_none_is_this_ones(tmp_path):
+    touch(tmp_path, "lists/ucf101/testlist01-1.txt", "lists/hmdb51/vallist_split1.txt", "x/1.mp4", "x/2.mp4")
+    with pytest.raises(ValueError, match="lists/hmdb51/vallist_split1.txt is of another dataset, by its folder"):
+        read_split(tmp_path, "val", name="ssv2")
+
+
+def test_what_is_no_list_by_its_name_is_not_said(tmp_path, capsys):
+    touch(tmp_path, "catch/a.mp4", "catch/b.mp4", "training_log.txt", "notval.txt", "README.txt", "values.csv", "val.py")
+    open_dataset("mine", "val", str(tmp_path))
+    assert "not taken" not in capsys.readouterr().out
 
 
 def test_a_missing_list_names_the_one_that_was_passed_over(tmp_path):

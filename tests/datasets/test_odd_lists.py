@@ -12,7 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.videos import relative, touch, write
 
-from mote.datasets.lists import read_list, read_split, write_split
+from mote.datasets.dataset import open_dataset
+from mote.datasets.lists import read_classes, read_list, read_split, write_split
 
 CLASSES = ["abseiling", "skateboarding", "arm wrestling"]
 ROWS = [("val/arm wrestling, final.mp4", 2), ("val/a.mp4", 0), ("val/b c.mp4", 1)]
@@ -40,14 +41,15 @@ FORMATS = {
                 "skateboarding/w_148 250 one", "a.mp4 1 2 3 1"]),
     "frames of files": (["abseiling/v.mp4 250 0", "w 3.mp4 12 1", "x.avi 9 0"],
                         ["skateboarding/w.mp4 1", "w.mp4 250", "w.mp4", "w.mp4 1.5", "skateboarding/w_148 1",
-                         "w.mp4 250 300 1", "w.mp4 abseiling 1", "w.mp4 250 abseiling"]),
+                         "w.mp4 250 300 1", "w.mp4 abseiling 1", "w.mp4 250 abseiling", "w.mp4 0 1"]),
     "csv with frames": (["abseiling/v,250,0", "skateboarding/w,12,1", '"x, y",9,0'],
                         ["skateboarding/w,1", "skateboarding/w,,1", "skateboarding/w,1,", '"w",1', "w,12,one", '"w,1']),
     "path and label": (["abseiling/v.mp4 0", "skateboarding/w 3.mp4 1", "x.avi 0"],
                        ["w.mp4 250 1", "w.mp4 250.0 1.0", "w.mp4", "w.mp4 skateboarding", "# w.mp4 1 #", "w.mp4 1 # y",
                         "w.mp4:1", "w.mp4 -", "w.mp4 nan", "w.mp4 0 abseiling", "w.mp4 abseiling 0"]),
     "csv": (["abseiling/v.mp4,0", '"skateboarding/w, 3.mp4",1', "x.avi,0"],
-            ["w.mp4,250,1", "w.mp4", "w.mp4,", "w.mp4,one", '"w.mp4,1', 'w.mp4,""', "w.mp4,nan", "0,w.mp4"]),
+            ["w.mp4,250,1", "w.mp4", "w.mp4,", "w.mp4,one", '"w.mp4,1', 'w.mp4,""', "w.mp4,nan", "0,w.mp4", '"w.mp4","0,1"',
+             '"w.mp4,1"']),
     "class names": (["videos/v.mp4 abseiling", "videos/w 3.mp4 arm wrestling", "x.avi Abseiling"],
                     ["videos/w.mp4 1", "videos/w.mp4", "videos/w.mp4 juggling", "videos/w.mp4 1 abseiling"]),
     "class folders": (["abseiling/v.mp4", "arm wrestling/w 3.mp4", "abseiling/x.avi"],
@@ -94,6 +96,37 @@ def test_a_written_list_of_which_one_path_ends_in_a_number_reads_back_anywhere(t
     videos = [("/gone/clip 1", 0), ("/gone/clip 2", 1), ("/gone/clip", 1)]
     write_split(tmp_path, "val", videos, ["a", "b"])
     assert read_list(tmp_path / "val.txt", ".", ["a", "b"])[0] == videos
+
+
+def test_a_folder_whose_name_ends_in_a_number_needs_no_line_beside_it_that_has_none(tmp_path):
+    """All lines may be read as `path frames label`: then too what is on disk is meant."""
+    text = "clip 7 1\nclip 8 0\n"
+    assert read(tmp_path, text)[0] == [("clip", 1), ("clip", 0)]
+    touch(tmp_path, "clip 7/1.jpg")                                          # some may be gone
+    assert read(tmp_path, text)[0] == [("clip 7", 1), ("clip 8", 0)]
+    touch(tmp_path, "clip/1.jpg")
+    assert read(tmp_path, text)[0] == [("clip", 1), ("clip", 0)]
+
+
+@pytest.mark.parametrize("text", ["flat/a 1 30 0\nflat/b 1 60 1\n", "flat/a 0 30 0\nflat/b 0 60 1\n"])
+def test_a_first_and_a_last_frame_never_become_a_part_of_a_folder(tmp_path, text):
+    touch(tmp_path, "flat/a/1.jpg", "flat/b/1.jpg")
+    assert "val.txt, line 1: expected `path label` or `path frames label`" in refusal(tmp_path, text)
+
+
+@pytest.mark.parametrize("text", ["a.mp4 0 2\nb.mp4 1 1\n", "b.mp4,1,2\na.mp4,0,1\n", '"a.mp4",0.0,1\n"b.mp4",1,2\n'])
+def test_labels_before_the_frames_or_two_labels_are_refused_by_their_0(tmp_path, text):
+    assert "expected `path frames label`, the label last, got 0 frames" in refusal(tmp_path, text)
+    assert read(tmp_path, "a.mp4 0 1\nb.mp4 0 2\n")[0] == [("a.mp4", 1), ("b.mp4", 2)]    # as `write_split` writes
+
+
+def test_a_number_before_a_class_name_is_not_asked(tmp_path):
+    assert read(tmp_path, "a.mp4,0,abseiling\nb.mp4,1,skateboarding\n")[0] == [("a.mp4", 0), ("b.mp4", 1)]
+
+
+def test_a_number_among_names_is_no_reason_to_deny_the_names(tmp_path):
+    message = refusal(tmp_path, "a.mp4 abseiling\nb.mp4 1\n")
+    assert message.endswith("got 'a.mp4 abseiling': the label is no number")
 
 
 # --- csv -------------------------------------------------------------------------------------------------------------
@@ -163,6 +196,48 @@ def test_rows_of_another_side_are_left_out(tmp_path):
     assert read(tmp_path, text, side="train")[0] == [("a.mp4", 0)]
 
 
+@pytest.mark.parametrize("word", ["holdout", "trian", "1", "", "valid", "A"])
+@pytest.mark.parametrize("column", ["split", "subset", "Set", "partition"])
+def test_a_row_of_an_unknown_side_is_named(tmp_path, word, column):
+    text = f"path,label,{column}\na.mp4,0,train\nb.mp4,1,val\nc.mp4,2,{word}\n"
+    for side in ("train", "val"):
+        assert f"val.txt, line 4: {word!r} says no side" in refusal(tmp_path, text, side=side)
+    assert f"val.txt, line 2: {word!r}" in refusal(tmp_path, f"path,label,{column}\na.mp4,0,{word}\n")
+
+
+def test_a_row_of_two_sides_is_named(tmp_path):
+    assert "line 2: two sides, 'train and val'" in refusal(tmp_path, "path,label,split,set\na.mp4,0,train,val\n")
+
+
+def test_training_and_testing_are_sides_too(tmp_path):
+    text = "path,label,subset\na.mp4,0,Training\nb.mp4,1,testing\nc.mp4,2,validation\n"
+    assert read(tmp_path, text)[0] == [("b.mp4", 1), ("c.mp4", 2)]
+    assert read(tmp_path, text, side="train")[0] == [("a.mp4", 0)]
+
+
+def test_a_given_list_of_one_side_needs_no_rows_of_the_other(tmp_path):
+    touch(tmp_path, "a.mp4", "b.mp4")
+    given = str(write(tmp_path / "mine.csv", "path,label,split\na.mp4,yoga,val\nb.mp4,abseiling,val\n"))
+    assert read_split(tmp_path, "val", given)[1] == ["abseiling", "yoga"]
+    with pytest.raises(ValueError, match="mine.csv: a list with no videos for train"):
+        read_split(tmp_path, "train", given)
+
+
+@pytest.mark.parametrize("columns", ["label,label_name", "label,class_name", "class_id,class_name", "action,label"])
+def test_a_label_that_contradicts_the_name_beside_it_is_refused(tmp_path, columns):
+    turn = -1 if columns == "action,label" else 1
+    rows = [("0", "abseiling"), ("2", "Arm_Wrestling"), ("1", "something else")]
+    text = f"path,{columns}\n" + "".join(f"x.mp4,{','.join(row[::turn])}\n" for row in rows)
+    assert [label for _, label in read(tmp_path, text)[0]] == [0, 2, 1]
+    odd = text + f"y.mp4,{','.join(('2', 'skateboarding')[::turn])}\n"
+    assert "val.txt, line 5: label 2, but 'skateboarding' is class 1" in refusal(tmp_path, odd)
+
+
+@pytest.mark.parametrize("word", ["youtube_id/a.mp4 0", "x/youtube_ids, all/a.mp4,0", "my youtube_id/a.mp4\t0"])
+def test_a_path_that_holds_a_column_of_kinetics_is_a_path(tmp_path, word):
+    assert [label for _, label in read(tmp_path, word + "\n")[0]] == [0]
+
+
 def test_a_header_of_unknown_words_is_named(tmp_path):
     assert "val.txt, line 1: expected `path label`" in refusal(tmp_path, "one,two\n" + table(ROWS))
 
@@ -176,6 +251,16 @@ def test_kinetics_csv_is_read_however_it_was_written(tmp_path):
         for before in ("", "\n", "\ufeff"):
             assert read(tmp_path, before + text)[0] == [("-3B32lodo2M_000010_000020.mp4", 0)]
     assert "val.txt, line 4: " in refusal(tmp_path, "\n\n" + ",".join(header) + "\nyoga,,1,2,val\n")
+
+
+def test_a_kinetics_csv_of_all_sides_gives_the_rows_of_one(tmp_path):
+    head = "label,youtube_id,time_start,time_end,split\n"
+    text = head + "abseiling,a,1,2,train\nabseiling,b,1,2,validate\nskateboarding,c,1,2,test\n"
+    assert read(tmp_path, text)[0] == [("b_000001_000002.mp4", 0), ("c_000001_000002.mp4", 1)]
+    assert read(tmp_path, text, side="train")[0] == [("a_000001_000002.mp4", 0)]
+    # Of one side alone, the file's name or the option says what it is for.
+    assert read(tmp_path, head + "abseiling,a,1,2,train\n")[0] == [("a_000001_000002.mp4", 0)]
+    assert "val.txt, line 5: 'holdout' says no side" in refusal(tmp_path, text + "abseiling,d,1,2,holdout\n")
 
 
 # --- names in place of labels ----------------------------------------------------------------------------------------
@@ -220,6 +305,23 @@ def test_a_label_before_the_path_never_becomes_a_folder(tmp_path, text, classes)
     assert "val.txt, line 1: expected `path label`, the path first" in refusal(tmp_path, text, classes=classes)
 
 
+@pytest.mark.parametrize("text", ["0,x/a.mp4,2\n1,x/b.mp4,1\n", "2,x/b.mp4,0\n0,x/a.mp4,1\n", "abseiling,x/a.mp4,2\n",
+                                  "2,gone/a.mp4,1\n0,gone/b.mp4,1\n", "0 x/a.mp4 2\n1 x/b.mp4 1\n"])
+def test_a_label_before_the_path_never_gives_its_place_to_a_number_behind(tmp_path, text):
+    """`label,path,frames`: the frames would be the label wherever a class has that number."""
+    touch(tmp_path, "x/a.mp4", "x/b.mp4")
+    if text.startswith("0,"):                                                # an index of pandas: it counts the lines
+        assert read(tmp_path, text)[0] == [("x/a.mp4", 2), ("x/b.mp4", 1)]
+    else:
+        assert "val.txt, line 1: expected `path label`, the path first" in refusal(tmp_path, text)
+
+
+@pytest.mark.parametrize("folder", ["7,5 kg", "12 angry men", "001 walking"])
+def test_a_folder_that_begins_with_a_number_is_no_label(tmp_path, folder):
+    touch(tmp_path, f"{folder}/a.mp4")
+    assert read(tmp_path, f"{folder}/a.mp4 0\n{folder}/gone.mp4 1\n")[0][0] == (f"{folder}/a.mp4", 0)
+
+
 # --- paths of other machines -----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("listed", [r"val\abseiling\a.mp4", r"val\abseiling/a.mp4", r"D:\data\val\abseiling\a.mp4",
                                     "D:/data/val/abseiling/a.mp4", r"\\server\share\abseiling\a.mp4",
@@ -250,6 +352,13 @@ def test_a_place_on_another_machine_is_named_as_the_cause(tmp_path, listed, plac
         read_split(tmp_path, "val")
 
 
+def test_an_absolute_path_that_is_not_there_is_called_so(tmp_path):
+    write(tmp_path / "val.txt", "/gone/x.mp4 0\n")
+    write(tmp_path / "classes.csv", "0,abseiling\n")
+    with pytest.raises(FileNotFoundError, match="none of its videos .* its paths are absolute, and no video of these"):
+        read_split(tmp_path, "val")
+
+
 def test_a_path_of_windows_must_not_lead_out_either(tmp_path):
     assert "a path must not hold .." in refusal(tmp_path, "..\\a.mp4 0\n")
 
@@ -274,3 +383,51 @@ def test_a_long_list_takes_linear_time(tmp_path):
                  "a.mp4" + "," * 100_000 + "x"):
         assert "line 1" in refusal(tmp_path, text, classes=["y"])
     assert time.process_time() - since < 5
+
+
+@pytest.mark.parametrize("text", ["id,name,count\n0,abseiling,9\n1,yoga,7\n", "id;name;n\n0;abseiling;9\n1;yoga;7\n"])
+def test_a_further_column_never_becomes_a_part_of_a_class_name(tmp_path, text):
+    with pytest.raises(ValueError, match="classes.csv: expected the columns `id,name`, got 'id.name.*'"):
+        read_classes(write(tmp_path / "classes.csv", text))
+    assert read_classes(write(tmp_path / "c.csv", "id,name,\n0,hop, skip\n")) == ["hop, skip"]
+
+
+@pytest.mark.parametrize("text", ['{"abseiling": "0", "arm wrestling": "1"}', '{"arm wrestling": 1, "abseiling": 0}',
+                                  '{"0": "abseiling", "1": "arm wrestling"}',
+                                  r'{"\"arm wrestling\"": 1, "abseiling": 0}'])
+def test_a_class_file_of_json_is_read_whichever_comes_first(tmp_path, text):
+    assert read_classes(write(tmp_path / "labels.json", text)) == ["abseiling", "arm wrestling"]
+
+
+# --- lines that contradict each other --------------------------------------------------------------------------------
+@pytest.mark.parametrize("text, said", [
+    ("a.mp4 0\nb.mp4 1\na.mp4 1\n", "videos on several lines: 1, with several labels: 1; for one {}/a.mp4, labels 0, 1"),
+    ("b.mp4 1\nb.mp4 1\na.mp4 0\n./a.mp4 2\n",
+     "videos on several lines: 2, with several labels: 1; for one {}/a.mp4, labels 0, 2"),
+    ("a.mp4 0\na.mp4 0\n", "videos on several lines: 1, with several labels: 0; for one {}/a.mp4, labels 0, 0"),
+    ("a.mp4 0\nb.mp4 0\n", "")])
+def test_a_video_on_several_lines_is_said(tmp_path, capsys, text, said):
+    touch(tmp_path, "a.mp4", "b.mp4")
+    write(tmp_path / "val.txt", text)
+    write(tmp_path / "classes.csv", "0,abseiling\n1,skateboarding\n2,yoga\n")
+    open_dataset("mine", "val", str(tmp_path))
+    assert capsys.readouterr().out == (f"{tmp_path}, val: {said.format(tmp_path)}\n" if said else "")
+
+
+# --- what stands in place of a list ----------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["val.txt", "val.csv", "val.json", "classes.csv", "labels.json", "classInd.txt"])
+@pytest.mark.parametrize("content, what", [
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:4\nsize 3\n", "a Git LFS pointer, not the file itself"),
+    (b"\n<!DOCTYPE html>\n<html><body>0</body></html>\n", "a saved web page, not the file itself"),
+    (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "a saved web page, not the file itself"),
+    ("a.mp4 0\n".encode("utf-16-le"), "not UTF-8 text (UTF-16 without a byte order mark, or UTF-32)"),
+    ("a.mp4 0\n".encode("utf-32"), "not UTF-8 text (UTF-16 without a byte order mark, or UTF-32)"),
+    ("a.mp4 0\ncafé.mp4 1\n".encode("latin-1"), "not UTF-8 text (line 2: ")])
+def test_what_stands_in_place_of_a_list_or_class_file_is_named(tmp_path, name, content, what):
+    file = write(tmp_path / name, content)
+    with pytest.raises(ValueError) as raised:
+        if name.startswith("val"):
+            read_list(file, tmp_path, CLASSES)
+        else:
+            read_classes(file)
+    assert str(raised.value).startswith(f"{file}: {what}")

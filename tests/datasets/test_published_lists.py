@@ -125,6 +125,17 @@ def test_a_classind_that_does_not_count_from_one_is_refused(tmp_path, text):
         read_classes(write(tmp_path / "classInd.txt", text))
 
 
+def test_class_names_beside_classind_mean_what_they_say(tmp_path):
+    """Only the numbers of UCF-101's lists count from 1."""
+    lists = ucf(tmp_path)
+    touch(tmp_path, "videos/a.avi")
+    write(lists / "testlist01.txt", "videos/a.avi YoYo\n")
+    check_labels = [label for _, label in read_split(tmp_path, "val")[0]]
+    assert check_labels == [2]
+    write(lists / "testlist01.txt", f"{ucf_video(0, 1)} YoYo\n")
+    assert "testlist01.txt, line 1: label 2 is 'YoYo', but the folder is class 0" in refuses(tmp_path)
+
+
 # --- HMDB-51 -------------------------------------------------------------------------------------------------------
 HMDB = ["brush_hair", "cartwheel", "catch"]
 HMDB_NAMES = ["brush hair", "cartwheel", "catch"]
@@ -190,6 +201,12 @@ def test_a_pattern_of_other_files_is_refused(tmp_path):
     write(lists / "readme.txt", "x\n")
     assert "readme.txt: expected CLASS_test_splitN.txt" in refuses(tmp_path, list_file=str(lists / "*.txt"))
     assert "a list with no videos" in refuses(tmp_path, list_file=str(lists / "nothing*.txt"))
+
+
+def test_an_entry_that_is_none_is_named(tmp_path):
+    file = write(tmp_path / "val.json", json.dumps([{"id": "1", "template": "Holding [something]"}, {"id": "2"}]))
+    with pytest.raises(ValueError, match=r"val.json: expected a json list of .*, got {'id': '2'} as entry 2"):
+        read_list(file, tmp_path, None)
 
 
 # --- Kinetics ------------------------------------------------------------------------------------------------------
@@ -264,6 +281,16 @@ def test_k600_has_other_classes_in_each_split(tmp_path, place):
     check(tmp_path, "val", ["arguing", "yarn spinning"], videos["2"], **given)
     given["class_file"] = str(tmp_path / place / "k160_labels_split1.csv")
     assert "other class names, or labels that start at 1" in refuses(tmp_path, **given)
+
+
+def test_one_file_of_hmdb51_has_no_labels(tmp_path):
+    """Its 0, 1 and 2 say sides, and would all be labels in range."""
+    touch(tmp_path, "brush_hair/a.avi", "brush_hair/b.avi")
+    write(tmp_path / "classes.csv", "0,brush hair\n1,cartwheel\n2,catch\n")
+    file = write(tmp_path / "brush_hair_test_split1.txt", "a.avi 1\nb.avi 2\nc.avi 0\n")
+    for side, name in (("train", "a"), ("val", "b")):
+        assert relative(read_split(tmp_path, side, str(file))[0], tmp_path) == [(f"brush_hair/{name}.avi", 0)]
+    assert relative(read_split(tmp_path, "val")[0], tmp_path) == [("brush_hair/b.avi", 0)]
 
 
 # --- Something-Something -------------------------------------------------------------------------------------------

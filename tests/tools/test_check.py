@@ -9,6 +9,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchcodec.encoders import VideoEncoder
 
+import train
 from mote.data import Undecodable, decode
 from mote.datasets.folders import class_name
 from mote.datasets.lists import read_split
@@ -310,6 +312,49 @@ def test_videos_below_or_beside_class_folders_are_counted_and_named(tmp_path, ru
     what = f"2 videos are not read, since a class folder holds its videos itself: {', '.join(sorted((beside, below)))}"
     assert (status, [(entry["kind"], entry["what"]) for entry in findings]) == (1, [("misplaced", what)])
     assert printed.count(what) == 1
+
+
+@pytest.mark.parametrize("sides", [True, False])
+def test_what_to_do_about_class_folders_speaks_of_no_lines(tmp_path, run, videos, sides):
+    """Two copies of one video, in the folders of two classes: there is no list, so no line to keep."""
+    places = [f"data/train/{name}" if sides else f"data/{name}" for name in ("catch", "wave")]
+    for n, place in enumerate(places):
+        fill(tmp_path / place, ["1.mp4", "2.mp4", "3.mp4"], lambda ending, number, n=n: videos(ending, 3 * n + number))
+    if sides:
+        fill(tmp_path / "data/val/catch", ["4.mp4"], lambda ending, number: videos(ending, 9))
+    shutil.copy(tmp_path / places[0] / "1.mp4", tmp_path / places[1] / "copy.mp4")
+    status, findings, printed = run()
+    assert status == 1 and "two labels" in kinds(findings)
+    for kind in set(kinds(findings)):
+        assert f"x {kind}: {check.KINDS_OF_FOLDERS[kind]}\n" in printed
+    assert " line" not in printed and "in the list" not in printed
+
+
+def test_a_class_folder_that_is_refused_is_no_line_to_correct(tmp_path, run, videos):
+    fill(tmp_path / "data", ["train/catch/1.mp4", "val/catch/2.mp4"], videos)
+    (tmp_path / "data/val/wave").mkdir()
+    _, findings, printed = run()
+    assert "list refused" in kinds(findings)
+    assert f"x list refused: {check.KINDS_OF_FOLDERS['list refused']}\n" in printed
+
+
+@pytest.mark.parametrize("name", ["data", "my videos", "it's"])
+def test_the_printed_command_is_taken_by_the_shell_and_its_batch_fits(tmp_path, run, capsys, videos, name):
+    """Fifteen videos for training are fewer than K400's batch, which train.py would refuse."""
+    hmdb(tmp_path / name, videos)
+    assert check.main(["--data-root", name, "--out", f"out of {name}", "--jobs", "1"]) == 0
+    command = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    config = train.parse_config(command[2:])
+    assert command[:2] == ["python", "train.py"] and (config.data, config.data_root, config.batch) == (name, ".", 15)
+    for file in (config.train_list, config.val_list, config.class_names):
+        assert Path(file).is_file() and Path(file).parent == Path(f"out of {name}")
+
+
+def test_a_list_that_fills_a_batch_keeps_the_datasets_own():
+    for data, own in (("mine", 144), ("toyworld", 32)):
+        for length, words in ((own, []), (own - 1, ["--batch", "16"]), (3, ["--batch", "3"])):
+            command = shlex.split(check.training_command(data, Path("out"), {"train2": length, "val2": 1}))
+            assert command[12:] == words
 
 
 def test_class_names_that_folders_say_are_noted(tmp_path, run, videos):
