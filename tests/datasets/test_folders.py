@@ -363,7 +363,7 @@ def test_what_is_no_text_file_is_refused(tmp_path):
 @pytest.mark.parametrize("side", ["Train", "train_256", "videos"])
 def test_a_folder_of_class_folders_is_not_only_called_empty(tmp_path, side):
     touch(tmp_path, f"{side}/catch/1.mp4", f"{side}/catch/2.mp4")
-    with pytest.raises(ValueError, match=rf"{side}: a class with no videos .*; 'catch' lies inside, but a class folder"):
+    with pytest.raises(ValueError, match=rf"{side}: a class with no videos .*; 'catch' lies inside, but a class"):
         read_class_folders(tmp_path)
 
 

@@ -125,7 +125,7 @@ def test_the_lists_of_mmaction_are_found(tmp_path, name):
     assert find_lists(tmp_path, side) == {split: tmp_path / name}
 
 
-ALMOST = ["VAL.TXT", "val.tsv", "val.list", "val_old.txt", "val (1).txt", "val - Copy.csv", "kinetics_rgb_val_se320.txt"]
+ALMOST = ["VAL.TXT", "val.tsv", "val.list", "val_old.txt", "val (1).txt", "val - Copy.csv", "k400_rgb_val_se320.txt"]
 
 
 @pytest.mark.parametrize("name", ALMOST)
@@ -147,7 +147,7 @@ def test_lists_of_other_datasets_are_named_where_none_is_this_ones(tmp_path):
 
 
 def test_what_is_no_list_by_its_name_is_not_said(tmp_path, capsys):
-    touch(tmp_path, "catch/a.mp4", "catch/b.mp4", "training_log.txt", "notval.txt", "README.txt", "values.csv", "val.py")
+    touch(tmp_path, "catch/a.mp4", "catch/b.mp4", "training_log.txt", "notval.txt", "values.csv", "val.py")
     open_dataset("mine", "val", str(tmp_path))
     assert "not taken" not in capsys.readouterr().out
 

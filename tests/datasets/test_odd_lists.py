@@ -48,8 +48,8 @@ FORMATS = {
                        ["w.mp4 250 1", "w.mp4 250.0 1.0", "w.mp4", "w.mp4 skateboarding", "# w.mp4 1 #", "w.mp4 1 # y",
                         "w.mp4:1", "w.mp4 -", "w.mp4 nan", "w.mp4 0 abseiling", "w.mp4 abseiling 0"]),
     "csv": (["abseiling/v.mp4,0", '"skateboarding/w, 3.mp4",1', "x.avi,0"],
-            ["w.mp4,250,1", "w.mp4", "w.mp4,", "w.mp4,one", '"w.mp4,1', 'w.mp4,""', "w.mp4,nan", "0,w.mp4", '"w.mp4","0,1"',
-             '"w.mp4,1"']),
+            ["w.mp4,250,1", "w.mp4", "w.mp4,", "w.mp4,one", '"w.mp4,1', 'w.mp4,""', "w.mp4,nan", "0,w.mp4",
+             '"w.mp4","0,1"', '"w.mp4,1"']),
     "class names": (["videos/v.mp4 abseiling", "videos/w 3.mp4 arm wrestling", "x.avi Abseiling"],
                     ["videos/w.mp4 1", "videos/w.mp4", "videos/w.mp4 juggling", "videos/w.mp4 1 abseiling"]),
     "class folders": (["abseiling/v.mp4", "arm wrestling/w 3.mp4", "abseiling/x.avi"],
@@ -401,7 +401,8 @@ def test_a_class_file_of_json_is_read_whichever_comes_first(tmp_path, text):
 
 # --- lines that contradict each other --------------------------------------------------------------------------------
 @pytest.mark.parametrize("text, said", [
-    ("a.mp4 0\nb.mp4 1\na.mp4 1\n", "videos on several lines: 1, with several labels: 1; for one {}/a.mp4, labels 0, 1"),
+    ("a.mp4 0\nb.mp4 1\na.mp4 1\n",
+     "videos on several lines: 1, with several labels: 1; for one {}/a.mp4, labels 0, 1"),
     ("b.mp4 1\nb.mp4 1\na.mp4 0\n./a.mp4 2\n",
      "videos on several lines: 2, with several labels: 1; for one {}/a.mp4, labels 0, 2"),
     ("a.mp4 0\na.mp4 0\n", "videos on several lines: 1, with several labels: 0; for one {}/a.mp4, labels 0, 0"),
