@@ -1,12 +1,14 @@
 """
 How a mistake is reported: one line that names it, from one rank, and an exit status.
 
-    a user's mistake (ValueError, OSError)     "train.py: error: ..."     exit status 2
-    another rank is gone                       one line from each rank    exit status 1
-    Ctrl-C                                     "train.py: stopped"        exit status 130
-    anything else is a mistake of ours         Python's traceback
+    a user's mistake (ValueError, OSError)     "train.py: error: ..."             exit status 2
+    the GPU's memory is full                   one line, and what makes it fit    exit status 1
+    another rank is gone                       one line, or that rank's alone     exit status 1
+    Ctrl-C                                     "train.py: stopped"                exit status 130
+    anything else is a mistake of ours         Python's traceback                 exit status 1
 
-This protects from a page of traceback, once for each rank, in which the mistake has to be searched.
+This protects from a page of traceback, once for each rank, in which the mistake has to be searched;
+and from ranks that wait for one that has failed: where there are others, the process ends at once.
 Every script and tool runs inside `one_line_errors`; options.py turns argparse's mistakes into
 ValueError for it. What a signal does to a training run: signals.py. Not part of the paper.
 """
@@ -17,46 +19,54 @@ import signal
 import sys
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Iterator
 
+import torch
 import torch.distributed as dist
 
-from .ranks import print_line, stop
+from .ranks import end_at_once, others_wait, print_line, stop
 
-# What torch says of peers that are lost.
-GONE = re.compile("gloo|NCCL|Connection (closed|reset)|Broken pipe|Timed out|store")
+# torchrun takes less to end the other ranks once one has reported.
+OTHERS_FIRST = 3.0
+# gloo raises a plain RuntimeError. Its text begins with the place in gloo's source.
+GLOO = re.compile(r"\[\S*\bgloo/\S+:\d+\]")
 
 
 @contextlib.contextmanager
 def one_line_errors(script: str) -> Iterator[None]:
-    """Turn a user's mistake (ValueError, OSError) into one line, from rank 0 alone, and exit.
+    """Turn what ends a script into the report and the exit status of the table above.
 
-    script: the name that the line begins with. MOTE_TRACEBACK=1 lets the error through, for
+    script: the name that the line begins with. MOTE_TRACEBACK=1 shows the traceback instead, for
     whoever suspects a mistake of ours. In the end the process group is left, and the handlers of
     SIGINT and SIGTERM are those of before: a run sets its own.
+
+    Where other ranks wait for this one, an error ends the process here, for to leave the group is
+    to wait for them. SystemExit is no error: after a signal, all ranks raise it together.
     """
     warnings.formatwarning = one_line_warning
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     try:
         yield
-    except KeyboardInterrupt:
-        report(f"{script}: stopped")
-        raise SystemExit(130) from None
-    except (ValueError, OSError) as error:
-        if os.environ.get("MOTE_TRACEBACK") == "1":
+    except SystemExit:
+        raise
+    except BaseException as error:
+        waited_for = others_wait()
+        if waited_for:                       # a signal of torchrun ends this rank, not only a step
+            set_handlers(dict.fromkeys(handlers, signal.SIG_DFL))
+        status = report_error(script, error)
+        if waited_for:
+            if status is None:
+                report("".join(traceback.format_exception(error)).rstrip())
+            end_at_once(status or 1)
+        if status is None:
             raise
-        report_mistake(script, error)
-        raise SystemExit(2) from None
-    except RuntimeError as error:
-        if not is_lost_peer(error):
-            raise
-        report_lost_peer(script, error)
-        raise SystemExit(1) from None
+        raise SystemExit(status) from None
     finally:
         stop()
-        restore_handlers(handlers)
+        set_handlers(handlers)
 
 
 def report(line: str) -> None:
@@ -64,22 +74,45 @@ def report(line: str) -> None:
     print_line(line, sys.stderr)
 
 
-def report_mistake(script: str, error: Exception) -> None:
-    """Print a user's mistake. Rank 0 does at once; the other ranks wait, and name themselves.
+def report_error(script: str, error: BaseException) -> int | None:
+    """Print the line of an error. -> the exit status; None, unprinted, if it is to be a traceback.
 
-    All ranks mostly make the same mistake. Rank 0 then ends first and torchrun kills the others
-    while they wait, so that it is printed once. A mistake of one other rank alone is still printed.
+    All ranks mostly make the same mistake. Rank 0 reports it at once; the others wait, so that
+    torchrun ends them and it is printed once, and else name themselves. A lost peer is never the
+    first to be wrong: rank 0 waits there too.
     """
+    if isinstance(error, KeyboardInterrupt):
+        report(f"{script}: stopped")
+        return 130
+
     rank = os.environ.get("RANK", "0")
     where = ""
-    if rank != "0":
-        time.sleep(3)
+    if rank != "0" or is_lost_peer(error):
+        time.sleep(OTHERS_FIRST)
         where = f" on rank {rank}"
 
-    report(f"{script}: error{where}: {one_line(message_of(error))}")
+    text, status = explained(error)
+    if not status or os.environ.get("MOTE_TRACEBACK") == "1":
+        return None
+    report(f"{script}: error{where}: {text}")
+    return status
 
 
-def message_of(error: Exception) -> str:
+def explained(error: BaseException) -> tuple[str, int]:
+    """What to print of an error, and the exit status; 0 if it is a mistake of ours."""
+    text = one_line(message_of(error))
+    if is_lost_peer(error):
+        return ("another rank is gone, it seems: see its own line or torchrun's summary "
+                f"({text[:400]})"), 1
+    if isinstance(error, torch.OutOfMemoryError):
+        return ("the device has not enough memory: in training raise --accumulate or add "
+                f"--checkpoint-activations, in an evaluation lower --batch ({text[:200]})"), 1
+    if isinstance(error, (ValueError, OSError)):
+        return text, 2
+    return text, 0
+
+
+def message_of(error: BaseException) -> str:
     """What an error says. A DataLoader wraps a worker's error into its traceback: the end of it."""
     text = str(error).strip()
     if "in DataLoader worker process" in text:
@@ -88,19 +121,14 @@ def message_of(error: Exception) -> str:
     return text
 
 
-def is_lost_peer(error: RuntimeError) -> bool:
-    """Is it what torch.distributed raises here because another rank has ended?"""
-    return dist.is_initialized() and GONE.search(str(error)) is not None
+def is_lost_peer(error: BaseException) -> bool:
+    """Is it what torch.distributed, NCCL or gloo raises because another rank has ended?"""
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and GLOO.search(str(error)) is not None)
 
 
-def report_lost_peer(script: str, error: RuntimeError) -> None:
-    """Print that another rank is gone, and where to read why: this rank cannot know."""
-    report(f"{script}: error on rank {os.environ.get('RANK')}: another rank is gone, it seems: "
-           f"see its own line or torchrun's summary ({one_line(str(error))[:200]})")
-
-
-def restore_handlers(handlers: dict) -> None:
-    """Set the signal handlers again; Python allows it in the main thread only."""
+def set_handlers(handlers: dict) -> None:
+    """Set signal handlers; Python allows it in the main thread only."""
     if threading.current_thread() is threading.main_thread():
         for number, handler in handlers.items():
             signal.signal(number, handler)

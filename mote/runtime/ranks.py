@@ -4,15 +4,18 @@ One process or many: which rank this is, where it computes, and how ranks exchan
 torchrun starts the processes and says in the environment which one each is; without torchrun there
 is rank 0 of 1. Everything here works in both cases, so that callers need not ask.
 
-This protects from a device that is not there, which is a one-line error before any work is done,
-and from ranks that meet the addresses of dead ones after a restart (`start`). A rank that dies:
-torchrun ends the others (errors.py says so in one line). Not part of the paper.
+This protects from a device that is not there or that ranks would share, which is a one-line error
+before any work is done; from N runs in one folder (`read_environment`); from ranks that meet the
+addresses of dead ones after a restart (`start`); and from a rank that has failed and waits for the
+others (`end_at_once`). A rank that dies: torchrun ends the others. Not part of the paper.
 """
+import multiprocessing
 import os
+import signal
 import sys
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 import torch
 import torch.distributed as dist
@@ -47,14 +50,14 @@ class Ranks:
             print_line(text, sys.stdout)
 
 
-def print_line(text: str, stream: TextIO) -> None:
+def print_line(text: str, stream: TextIO, end: str = "\n") -> None:
     """Print at once. A reader that has gone must not end a run.
 
     `| tee` goes at a Ctrl-C that the run itself only notes: what is printed from then on goes to
     nobody, and the run can save.
     """
     try:
-        print(text, file=stream, flush=True)
+        print(text, end=end, file=stream, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
@@ -71,18 +74,27 @@ def find_ranks(device: str = "auto", threads: int = 0) -> Ranks:
         torch.set_num_threads(threads)
 
     rank, world_size, local_rank = read_environment()
-    return Ranks(rank, world_size, choose_device(device, local_rank))
+    return Ranks(rank, world_size, choose_device(device, world_size, local_rank))
 
 
 def read_environment() -> tuple[int, int, int]:
-    """torchrun's RANK, WORLD_SIZE and LOCAL_RANK; without torchrun 0, 1 and 0."""
+    """torchrun's RANK, WORLD_SIZE and LOCAL_RANK; without torchrun 0, 1 and 0.
+
+    Raises ValueError where Slurm's srun has started several processes and torchrun none: each would
+    think itself the only one, and write into the folder of the others.
+    """
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
+    if tasks > 1 and "RANK" not in os.environ:
+        raise ValueError(f"srun has started {tasks} processes, and each would be a run of its own: "
+                         "let srun start one torchrun on each node (docs/clusters.md)")
+
     rank = int(os.environ.get("RANK", 0))
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     return rank, world_size, local_rank
 
 
-def choose_device(name: str, local_rank: int) -> torch.device:
+def choose_device(name: str, world_size: int, local_rank: int) -> torch.device:
     """The device of that name, a GPU with its number. Raises ValueError where it is not usable."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -93,12 +105,11 @@ def choose_device(name: str, local_rank: int) -> torch.device:
         raise ValueError(f"--device {name}: expected auto, cpu, cuda, cuda:N or another of torch's "
                          "device types") from None
 
+    if device.type not in ("cpu", "cuda") and world_size > 1:
+        raise ValueError(f"--device {name}: {world_size} ranks can compute on cpu and cuda only, "
+                         "for they must sum their gradients; without torchrun it can be used")
     if device.type == "cuda":
-        number = local_rank if device.index is None else device.index
-        device = torch.device("cuda", number)
-        if number >= torch.cuda.device_count():
-            raise ValueError(f"--device {device}: this machine has {torch.cuda.device_count()} "
-                             "CUDA devices")
+        device = torch.device("cuda", gpu_number(device, local_rank))
 
     # torch knows the names of devices that it was not built for, or that are not here: try it.
     try:
@@ -107,6 +118,26 @@ def choose_device(name: str, local_rank: int) -> torch.device:
         reason = str(error).splitlines()[0][:100]
         raise ValueError(f"--device {name}: not usable here ({reason})") from None
     return device
+
+
+def gpu_number(device: torch.device, local_rank: int) -> int:
+    """Which of the GPUs that this process sees is its own. Raises ValueError where there is none.
+
+    device: as it was asked for, cuda or cuda:N. torchrun shows all GPUs of a machine to all ranks.
+    Others, as Slurm with --gpus-per-task=1, show one to each, whose number is then 0 in all ranks.
+    """
+    count = torch.cuda.device_count()
+    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if device.index is not None and ranks_here > 1:
+        raise ValueError(f"--device {device}: the {ranks_here} ranks of this machine would share "
+                         "it; with --device cuda each takes its own")
+
+    number = local_rank if device.index is None else device.index
+    if device.index is None and count == 1 and "CUDA_VISIBLE_DEVICES" in os.environ:
+        number = 0
+    if number >= count:
+        raise ValueError(f"--device cuda:{number}: this machine has {count} CUDA devices")
+    return number
 
 
 # --- the process group ----------------------------------------------------------------------------
@@ -140,9 +171,31 @@ def on_one_machine() -> bool:
 
 
 def stop() -> None:
-    """Leave the process group, if there is one."""
+    """Leave the process group, if there is one. NCCL waits here until all ranks have come."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def others_wait() -> bool:
+    """Are there other ranks, which may be waiting for this one?"""
+    return dist.is_initialized() and dist.get_world_size() > 1
+
+
+def end_at_once(status: int) -> NoReturn:
+    """End this process without a word to the other ranks, which learn it from the connections.
+
+    Neither `stop` nor the usual end of a Python process, which ends communicators too: under NCCL
+    both may wait for ranks that wait for this one. What atexit would have done is done here: the
+    output is flushed, and the loader's processes, which only read, are ended.
+    """
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            print_line("", stream, end="")
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)            # torch's handler raises an error
+        for child in multiprocessing.active_children():
+            child.kill()
+    finally:
+        os._exit(status)
 
 
 # --- exchanges: all ranks must call them, in the same order ---------------------------------------
