@@ -3,7 +3,8 @@ Files that describe a CLIP and fill it: which one is meant, is it safe to load, 
 
     read_config(backbone)           an open_clip model config, a .json file
     check_activation(...)           a tag's weights in a model with another activation are refused
-    find_weights(...)               an open_clip tag (downloaded) or a local file -> the file
+    find_weights(...)               an open_clip tag or a local file -> the file
+    download(pretrained, tag)       a tag's file, cached or downloaded; seconds without a network
     load_weights(clip, file)        open_clip's, OpenAI's (a plain state dict) or safetensors
     stands_in(file)                 what was downloaded in place of weights: a pointer, a web page
 
@@ -15,13 +16,19 @@ Copy alone: needs torch and open_clip. Not part of the paper.
 import json
 import re
 import shlex
+import ssl
+import threading
+import urllib.error
+import urllib.request
 import zipfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor, nn
 
 SIZES = {"input_resolution", "context_length", "vocab_size"}   # no weights, in OpenAI's state dicts
+ANSWER = 4.0              # seconds that a server may take before a download from it is given up
 
 
 # --- the description of an architecture -----------------------------------------------------------
@@ -79,18 +86,78 @@ def find_weights(backbone: str, pretrained: str, tag: dict) -> Path:
     import open_clip
 
     if tag:
-        try:
-            return Path(open_clip.download_pretrained(tag))
-        except Exception as error:                               # whatever the hub's client raises
-            raise OSError(f"--pretrained {pretrained}: cannot download it "
-                          f"({type(error).__name__}); fetch the weights where there is a network "
-                          "and pass the file: --pretrained FILE") from None
+        return download(pretrained, tag)
 
     if not Path(pretrained).is_file():
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(backbone)) or "none"
         raise ValueError(f"--pretrained {pretrained}: neither a file nor a tag of {backbone}; "
                          f"tags: {tags}")
     return Path(pretrained)
+
+
+def download(pretrained: str, tag: dict) -> Path:
+    """The weights file of an open_clip tag: from the cache without a network, else downloaded.
+
+    Raises OSError, which names the file and its repository, where it cannot be had. The server is
+    asked for an answer first: without a network, the hub's client tries for a minute and urllib,
+    which open_clip gives no time limit, for as long as it may take.
+    """
+    import open_clip
+    from huggingface_hub import hf_hub_url, try_to_load_from_cache
+
+    if tag.get("hf_hub"):                                        # open_clip prefers it to the url
+        repository, _, name = tag["hf_hub"].rpartition("/")
+        names = [name.rpartition(".")[0] + ".safetensors", name]
+        if not name:
+            names = ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
+        for name in names:
+            cached = try_to_load_from_cache(repository, name)
+            if isinstance(cached, str):
+                return Path(cached)
+        url = hf_hub_url(repository, names[0])
+        ask_first = True
+    else:
+        url = tag["url"]
+        repository, _, name = url.rpartition("/")
+        names = [name]
+        ask_first = not Path("~/.cache/clip", name).expanduser().is_file()
+
+    reason = why_no_answer(url) if ask_first else ""
+    if not reason:
+        try:
+            return Path(open_clip.download_pretrained(tag))
+        except Exception as error:                               # whatever the hub's client raises
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    raise OSError(f"--pretrained {pretrained}: cannot fetch {' or '.join(names)} of {repository} "
+                  f"from {urlsplit(url).netloc} ({reason}); fetch it where there is a network and "
+                  "give --pretrained FILE")
+
+
+def why_no_answer(url: str) -> str:
+    """Why the server of a URL cannot be reached, after at most ANSWER seconds; "" if it can.
+
+    Any answer will do, also that it has no such page: the download says what is wrong then. So will
+    a certificate that urllib does not know but the hub's client may. A proxy of the environment is
+    used, as both clients do. In a thread, because looking up a name has no time limit.
+    """
+    reasons = [f"no answer in {ANSWER:.0f} s"]
+
+    def ask() -> None:
+        try:
+            root = "{0.scheme}://{0.netloc}/".format(urlsplit(url))
+            request = urllib.request.Request(root, method="HEAD")
+            urllib.request.urlopen(request, timeout=ANSWER).close()
+            reasons.append("")
+        except urllib.error.HTTPError:
+            reasons.append("")
+        except Exception as error:                               # of sockets, proxies, certificates
+            reason = getattr(error, "reason", error)
+            reasons.append("" if isinstance(reason, ssl.SSLCertVerificationError) else str(reason))
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(ANSWER)
+    return reasons[-1]
 
 
 def stands_in(file: str | Path) -> str:

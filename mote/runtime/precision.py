@@ -16,10 +16,12 @@ TRAINING_PRECISIONS = ("auto", *PRECISIONS)
 def autocast(device: torch.device, precision: str):
     """The context in which a forward pass runs, for one of PRECISIONS.
 
-    tf32 is float32 whose matmuls a GPU rounds to 10 bits of mantissa. It is a setting of the whole
-    process, which stays as the last call left it.
+    tf32 is float32 whose matmuls and convolutions a GPU rounds to 10 bits of mantissa. torch allows
+    it for convolutions unless told not to. Both are settings of the whole process, which stay as
+    the last call left them.
     """
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
     if precision == "bf16":
         return torch.autocast(device.type, torch.bfloat16)
     return contextlib.nullcontext()

@@ -1,8 +1,11 @@
 """
-Ranks find each other, also after torchrun has restarted them. What they compute together: tests/scripts/test_train.py.
+Ranks have a device each, find each other, also after torchrun has restarted them, and end alone where one has failed.
+
+What they compute together: tests/scripts/test_train.py. A rank that fails in a run: test_errors.py.
 """
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -10,8 +13,79 @@ import torch.distributed as dist
 from support.places import ROOT
 
 from mote.runtime import ranks
-from mote.runtime.ranks import Ranks
+from mote.runtime.ranks import Ranks, choose_device, find_ranks
 
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "CUDA_VISIBLE_DEVICES")
+
+
+def environment(monkeypatch, **variables) -> None:
+    """Only these of the variables that say who a process is."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+
+def with_gpus(monkeypatch, count: int) -> None:
+    """As if torch saw that many GPUs."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: None)
+
+
+# --- who a process is -----------------------------------------------------------------------------
+@pytest.mark.parametrize("tasks, rank, refused", [("2", None, True), ("16", None, True), ("1", None, False),
+                                                  (None, None, False), ("2", "0", False)])
+def test_processes_that_srun_starts_without_torchrun_are_refused(monkeypatch, tasks, rank, refused):
+    given = {"SLURM_STEP_NUM_TASKS": tasks, "RANK": rank}
+    environment(monkeypatch, **{name: value for name, value in given.items() if value is not None})
+    if refused:
+        with pytest.raises(ValueError, match=f"srun has started {tasks} processes.*torchrun"):
+            find_ranks("cpu")
+    else:
+        assert find_ranks("cpu") == Ranks(0, 1, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("local_rank", [0, 1])
+@pytest.mark.parametrize("here, device, wrong", [("2", "cuda:0", "2 ranks of this machine would share"),
+                                                 ("2", "cuda:1", "would share"), ("1", "cuda:0", ""),
+                                                 ("1", "cuda:1", ""), ("1", "cuda:2", "has 2 CUDA devices")])
+def test_a_numbered_gpu_is_for_one_rank_alone(monkeypatch, local_rank, here, device, wrong):
+    environment(monkeypatch, LOCAL_WORLD_SIZE=here)
+    with_gpus(monkeypatch, 2)
+    if wrong:
+        with pytest.raises(ValueError, match=f"--device {device}: .*{wrong}"):
+            choose_device(device, 2, local_rank)
+    else:
+        assert choose_device(device, 2, local_rank) == torch.device(device)
+
+
+@pytest.mark.parametrize("asked", ["auto", "cuda"])
+@pytest.mark.parametrize("visible, gpus, local_rank, number", [
+    (None, 4, 3, 3), ("4,5,6,7", 4, 3, 3),                       # torchrun shows all of them to all ranks
+    ("3", 1, 3, 0), ("GPU-8932f937", 1, 1, 0),                   # one for each task
+    (None, 1, 0, 0), (None, 1, 1, None), ("0,1", 2, 2, None)])   # more ranks than GPUs
+def test_a_rank_takes_the_gpu_of_its_number_or_the_only_one_that_it_is_shown(monkeypatch, asked, visible, gpus,
+                                                                             local_rank, number):
+    environment(monkeypatch, LOCAL_WORLD_SIZE="4")
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with_gpus(monkeypatch, gpus)
+    if number is None:
+        with pytest.raises(ValueError, match=f"--device cuda:{local_rank}: this machine has {gpus} CUDA devices"):
+            choose_device(asked, 4, local_rank)
+    else:
+        assert choose_device(asked, 4, local_rank) == torch.device("cuda", number)
+
+
+@pytest.mark.parametrize("name", ["mps", "xpu", "meta"])
+def test_several_ranks_cannot_compute_where_they_cannot_sum_their_gradients(name):
+    with pytest.raises(ValueError, match=f"--device {name}: 2 ranks can compute on cpu and cuda only"):
+        choose_device(name, 2, 0)
+    assert choose_device("meta", 1, 0).type == "meta" and choose_device("cpu", 2, 1).type == "cpu"
+
+
+# --- the process group ----------------------------------------------------------------------------
 
 @pytest.mark.parametrize("count, here, own", [(None, "2", False), ("0", "2", False), ("1", "2", True), ("2", "2", True),
                                               ("1", "1", False)])
@@ -50,3 +124,20 @@ def test_a_run_whose_log_nobody_reads_any_more_goes_on(tmp_path):
     child.stdout.close()
     child.stdin.close()
     assert child.wait() == 0 and (tmp_path / "file").read_text() == "saved"
+
+
+def test_a_rank_that_ends_at_once_loses_no_output_and_leaves_no_loader_process():
+    """Its workers hold the pipe and sleep: `run` waits until they have ended too."""
+    script = ("import atexit, sys, time\n"
+              "from torch.utils.data import DataLoader\n"
+              "from mote.runtime.ranks import end_at_once\n"
+              "class Slow:\n"
+              "    def __len__(self): return 9\n"
+              "    def __getitem__(self, i): time.sleep(60 * (i > 0)); return i\n"
+              "next(iter(DataLoader(Slow(), num_workers=2)))\n"
+              "atexit.register(time.sleep, 60)\n"
+              "print('out', end=''); print('err', end='', file=sys.stderr)\n"
+              "end_at_once(7)\n")
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (7, "out", "err") and time.monotonic() - started < 45
