@@ -3,6 +3,7 @@ Ranks have a device each, find each other, also after torchrun has restarted the
 
 What they compute together: tests/scripts/test_train.py. A rank that fails in a run: test_errors.py.
 """
+import os
 import subprocess
 import sys
 import time
@@ -134,10 +135,12 @@ def test_a_rank_that_ends_at_once_loses_no_output_and_leaves_no_loader_process()
               "class Slow:\n"
               "    def __len__(self): return 9\n"
               "    def __getitem__(self, i): time.sleep(60 * (i > 0)); return i\n"
-              "next(iter(DataLoader(Slow(), num_workers=2)))\n"
+              "batches = iter(DataLoader(Slow(), num_workers=2))\n"
+              "next(batches)\n"
               "atexit.register(time.sleep, 60)\n"
               "print('out', end=''); print('err', end='', file=sys.stderr)\n"
               "end_at_once(7)\n")
     started = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, env=buffered)
     assert (done.returncode, done.stdout, done.stderr) == (7, "out", "err") and time.monotonic() - started < 45
