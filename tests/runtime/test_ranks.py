@@ -135,12 +135,12 @@ def test_a_rank_that_ends_at_once_loses_no_output_and_leaves_no_loader_process()
               "class Slow:\n"
               "    def __len__(self): return 9\n"
               "    def __getitem__(self, i): time.sleep(60 * (i > 0)); return i\n"
-              "batches = iter(DataLoader(Slow(), num_workers=2))\n"
+              "batches = iter(DataLoader(Slow(), num_workers=8))\n"
               "next(batches)\n"
               "atexit.register(time.sleep, 60)\n"
               "print('out', end=''); print('err', end='', file=sys.stderr)\n"
               "end_at_once(7)\n")
     started = time.monotonic()
-    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, env=buffered)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], cwd=ROOT, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONUNBUFFERED": ""})
     assert (done.returncode, done.stdout, done.stderr) == (7, "out", "err") and time.monotonic() - started < 45
