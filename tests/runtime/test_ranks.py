@@ -128,19 +128,25 @@ def test_a_run_whose_log_nobody_reads_any_more_goes_on(tmp_path):
 
 
 def test_a_rank_that_ends_at_once_loses_no_output_and_leaves_no_loader_process():
-    """Its workers hold the pipe and sleep: `run` waits until they have ended too."""
+    """Its workers hold the pipe and sleep: `run` waits until they have ended too.
+
+    Each kill takes a while, in which torch notes that the worker is gone.
+    """
     script = ("import atexit, sys, time\n"
+              "from multiprocessing.process import BaseProcess\n"
               "from torch.utils.data import DataLoader\n"
               "from mote.runtime.ranks import end_at_once\n"
               "class Slow:\n"
               "    def __len__(self): return 9\n"
               "    def __getitem__(self, i): time.sleep(60 * (i > 0)); return i\n"
-              "batches = iter(DataLoader(Slow(), num_workers=8))\n"
+              "batches = iter(DataLoader(Slow(), num_workers=2))\n"
               "next(batches)\n"
+              "kill = BaseProcess.kill\n"
+              "BaseProcess.kill = lambda self: (kill(self), time.sleep(0.2))\n"
               "atexit.register(time.sleep, 60)\n"
               "print('out', end=''); print('err', end='', file=sys.stderr)\n"
               "end_at_once(7)\n")
     started = time.monotonic()
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], cwd=ROOT, capture_output=True, text=True,
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True,
                           env={**os.environ, "PYTHONUNBUFFERED": ""})
     assert (done.returncode, done.stdout, done.stderr) == (7, "out", "err") and time.monotonic() - started < 45
