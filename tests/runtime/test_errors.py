@@ -81,7 +81,8 @@ train.main(sys.argv[2:])
 
 
 @pytest.mark.parametrize("error, expected", [
-    ('ValueError("in step 3")', "train.py: error on rank 1: in step 3"), ('RuntimeError("ours")', "RuntimeError: ours")])
+    ('ValueError("in step 3")', "train.py: error on rank 1: in step 3"),
+    ('RuntimeError("ours")', "RuntimeError: ours")])
 def test_a_rank_that_fails_ends_and_takes_the_others_with_it_and_is_reported_once(world, tmp_path, error, expected):
     (tmp_path / "driver.py").write_text(DRIVER.format(error=error))
     small = [*SMALL, "--workers", "1", "--device", "cpu", "--layers", "1", "--out", str(tmp_path / "run")]
