@@ -5,10 +5,10 @@ Frames out of files: video containers, through torchcodec, and folders of JPEGs.
     decode_distinct(path, choose)    each distinct frame once, and where each index finds its own
 
 A damaged file is Undecodable, with its reason in one line. Frames are sought where torchcodec's
-seeks are right; the bytes of the file decide (containers.py). Others are decoded from the first
+seeks are right; the bytes of the file decide (containers/). Others are decoded from the first
 frame on, up to the last one asked for.
 
-Copy together with containers.py. Needs torch, numpy and torchcodec (which needs FFmpeg's
+Copy together with containers/. Needs torch, numpy and torchcodec (which needs FFmpeg's
 libraries).
 Not part of the paper. Differs from the authors' code: torchcodec, not decord.
 """
@@ -22,7 +22,7 @@ from torch import Tensor
 
 try:
     from .containers import Look, examine
-except ImportError:                              # copied beside containers.py, outside the package
+except ImportError:                              # copied beside containers/, outside the package
     from containers import Look, examine  # type: ignore[no-redef]
 
 MAX_PIXELS = 2**25     # of a frame, 8K: a damaged header may claim any size, and ask for the memory

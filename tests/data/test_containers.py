@@ -21,8 +21,8 @@ from support.footage import BY_NAME, FOOTAGE, PATTERN, right_frames, write, wron
 from torchcodec.decoders import VideoDecoder
 
 from mote.data import Undecodable, decode, segment_indices
-from mote.files import containers, decoding
-from mote.files.containers import examine
+from mote.files import decoding
+from mote.files.containers import avi, examine, mp4, reordering
 
 pytestmark = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg program to write these files with")
 SOUND = "sine=frequency=440:duration=1"
@@ -119,7 +119,7 @@ def test_of_a_long_mjpeg_avi_only_the_frames_asked_for_are_decoded(tmp_path):
     right = decode(path, lambda n: np.array(asked))
     content = bytearray(path.read_bytes())
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        frames = list(containers.avi_frames(data, 0, 0))
+        frames = list(avi.avi_frames(data, 0, 0))
     assert len(frames) == 27_000
     for i, (begin, end) in enumerate(frames):
         if i not in (0, *asked):                 # the first one is looked at when the file is opened
@@ -146,10 +146,10 @@ def test_reading_in_order_ends_at_the_last_frame_asked_for(folder, monkeypatch):
 def samples_of(path):
     with open(path, "rb") as file:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    moov, = [(begin, end) for kind, begin, end in containers.boxes(data, 0, len(data)) if kind == b"moov"]
-    trak = containers.box_tree(data, *containers.box_tree(data, *moov)[b"trak"][0])
-    _, config = containers.mp4_codec(data, trak)
-    return data, config, *containers.mp4_samples(data, trak)
+    moov, = [(begin, end) for kind, begin, end in mp4.boxes(data, 0, len(data)) if kind == b"moov"]
+    trak = mp4.box_tree(data, *mp4.box_tree(data, *moov)[b"trak"][0])
+    _, config = mp4.mp4_codec(data, trak)
+    return data, config, *mp4.mp4_samples(data, trak)
 
 
 @pytest.mark.parametrize("options", ["", "-x264-params aud=1", "-x264-params slices=3"])
@@ -159,13 +159,13 @@ def test_b_slices_of_h264_are_seen_behind_whatever_stands_in_front(tmp_path, opt
                   tmp_path / "x.mp4")
     data, config, starts, stops = samples_of(path)
     assert len(starts) == 50
-    assert containers.has_b_slices(data, starts, stops, containers.length_size(config)) == (b_frames > 0)
+    assert reordering.has_b_slices(data, starts, stops, reordering.length_size(config)) == (b_frames > 0)
 
 
 def test_h264_without_times_and_without_b_frames_is_sought_though_its_header_does_not_say_so(folder, monkeypatch):
-    monkeypatch.setattr(containers, "h264_reorders", lambda sps: None)
+    monkeypatch.setattr(reordering, "h264_reorders", lambda sps: None)
     assert examine(write("no_b_frames.mp4", folder)).in_order == ""
-    assert examine(write("lost_h264.mp4", folder)).in_order == containers.LOST
+    assert examine(write("lost_h264.mp4", folder)).in_order == reordering.LOST
 
 
 def test_looking_at_a_file_costs_less_than_2_per_cent_of_decoding_a_clip(tmp_path):

@@ -21,7 +21,7 @@ MOTE = ROOT / "mote"
 
 class Needs(NamedTuple):
     packages: set[str] = set()                   # that it may name, also inside functions
-    beside: tuple[str, ...] = ()                 # files of mote/ to copy with it, as its docstring says
+    beside: tuple[str, ...] = ()                 # what of mote/ to copy with it, as its docstring says
 
 
 COPYABLE = {
@@ -41,8 +41,22 @@ HEAVY = {"open_clip", "torchvision", "torchcodec", "timm", "ftfy", "regex", "tra
 VAGUE = {"utils", "util", "helpers", "common", "misc"}
 
 
-def source(name: str) -> str:
-    return (MOTE / f"{name}.py").read_text()
+def file(name: str) -> Path:
+    """The file of this name, or the folder."""
+    return MOTE / name if (MOTE / name).is_dir() else MOTE / f"{name}.py"
+
+
+def sources(name: str) -> list[str]:
+    """The module's source, or those of all files of a folder."""
+    found = file(name)
+    return [path.read_text() for path in (sorted(found.glob("*.py")) if found.is_dir() else [found])]
+
+
+def copy(name: str, folder: Path) -> None:
+    if file(name).is_dir():
+        shutil.copytree(file(name), folder / stem(name))
+    else:
+        shutil.copy(file(name), folder)
 
 
 def stem(name: str) -> str:
@@ -65,8 +79,8 @@ def loaded_by(module: str, folder: Path) -> set[str]:
 @pytest.mark.parametrize("name", COPYABLE)
 def test_the_module_imports_alone(name, tmp_path):
     packages, beside = COPYABLE[name]
-    for file in (name, *beside):
-        shutil.copy(MOTE / f"{file}.py", tmp_path)
+    for copied in (name, *beside):
+        copy(copied, tmp_path)
 
     loaded = loaded_by(stem(name), tmp_path)
     assert stem(name) in loaded
@@ -79,16 +93,17 @@ def test_the_module_imports_alone(name, tmp_path):
 @pytest.mark.parametrize("name", COPYABLE)
 def test_the_module_names_no_package_but_those_it_may(name):
     packages, beside = COPYABLE[name]
-    imported = imported_modules(source(name), Path("package/folder/file.py"))          # "package": relative imports
-    others = {module.partition(".")[0] for module in imported} - set(sys.stdlib_module_names) - {"package"}
-    assert others <= packages | {stem(file) for file in beside}
+    for source in sources(name):
+        imported = imported_modules(source, Path("package/folder/file.py"))            # "package": relative imports
+        others = {module.partition(".")[0] for module in imported} - set(sys.stdlib_module_names) - {"package"}
+        assert others <= packages | {stem(copied) for copied in beside}
 
 
 @pytest.mark.parametrize("name", COPYABLE)
 def test_what_the_module_needs_beside_it_stands_in_its_docstring(name):
-    docstring = ast.get_docstring(ast.parse(source(name)))
-    for file in COPYABLE[name].beside:
-        assert f"{stem(file)}.py" in docstring
+    docstring = ast.get_docstring(ast.parse(sources(name)[0]))
+    for copied in COPYABLE[name].beside:
+        assert f"{stem(copied)}{'/' if file(copied).is_dir() else '.py'}" in docstring
 
 
 def test_importing_mote_loads_nothing_heavy_beyond_torch():
