@@ -252,15 +252,15 @@ def test_an_avi_whose_format_comes_before_any_stream_header_is_read_in_order(tmp
 
 
 # --- files whose seeking goes wrong in one place ----------------------------------------------------------------------
-def joined(folder, ending):
-    """A clip whose times were lost, and a good one behind it."""
-    lost, good = folder / "h264_lost.mp4", folder / "other_pattern.mp4"
-    ffmpeg(*"-f lavfi -i testsrc2=size=96x64:rate=25:duration=2 -c:v libx264 -pix_fmt yuv420p -g 20 -bf 3".split(),
-           folder / "h264_b.avi")
-    ffmpeg("-i", folder / "h264_b.avi", "-c", "copy", lost)
-    ffmpeg(*"-f lavfi -i testsrc=size=96x64:rate=25:duration=2 -c:v libx264 -pix_fmt yuv420p -g 20 -bf 3".split(), good)
-    (folder / "list").write_text(f"file {lost.name}\nfile {good.name}\n")
-    return ffmpeg("-f", "concat", "-i", folder / "list", "-c", "copy", folder / f"joined{ending}")
+def joined(folder, ending, codec="libx264", lost_first=True, options=""):
+    """A clip whose times were lost, and a good one, one behind the other."""
+    for name, source in (("good", "testsrc"), ("whole", "testsrc2")):
+        ffmpeg("-f", "lavfi", "-i", f"{source}=size=96x64:rate=25:duration=2", "-c:v", codec, "-pix_fmt", "yuv420p",
+               "-g", 20, "-bf", 3, folder / f"{name}.mp4")
+    ffmpeg("-i", folder / "whole.mp4", "-c", "copy", "-bsf:v", "setts=pts=DTS", folder / "lost.mp4")
+    names = ("lost", "good") if lost_first else ("good", "lost")
+    (folder / "list").write_text("".join(f"file {name}.mp4\n" for name in names))
+    return ffmpeg("-f", "concat", "-i", folder / "list", "-c", "copy", *options.split(), folder / f"joined{ending}")
 
 
 def piped(folder, options, keep=1.0):
@@ -277,6 +277,14 @@ PARTLY = {
     "cut off, P-frames": lambda folder: piped(folder, "-c:v msmpeg4 -q:v 2", 0.9),
     "lost times in front, mp4": lambda folder: joined(folder, ".mp4"),
     "lost times in front, mkv": lambda folder: joined(folder, ".mkv"),
+    "lost times in front, HEVC, mp4": lambda folder: joined(folder, ".mp4", "libx265"),
+    "lost times in front, HEVC, mkv": lambda folder: joined(folder, ".mkv", "libx265"),
+    "lost times in the first fragments": lambda folder: joined(
+        folder, ".mp4", options="-movflags frag_keyframe+empty_moov"),
+    "lost times in the last fragments": lambda folder: joined(
+        folder, ".mp4", lost_first=False, options="-movflags frag_keyframe+empty_moov"),
+    "lost times in the fragments behind the first": lambda folder: joined(
+        folder, ".mp4", lost_first=False, options="-movflags frag_keyframe"),
     "intra refresh, mp4": lambda folder: ffmpeg(
         "-f", "lavfi", "-i", PATTERN, *"-c:v libx264 -pix_fmt yuv420p -bf 3 -g 15".split(), "-x264-params",
         "intra-refresh=1", folder / "refresh.mp4"),

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from .look import Look
-from .reordering import IN_PLACE, between_keyframes, without_times
+from .reordering import IN_PLACE, LOST, between_keyframes, may_reorder, without_times
 
 MASTERS = (b"moov", b"trak", b"edts", b"mdia", b"minf", b"stbl", b"moof", b"traf")
 Box = tuple[int, int]                            # where its content begins and ends
@@ -111,31 +111,31 @@ def mp4_in_order(data: mmap.mmap, trak: dict[bytes, list[Box]], moofs: list[Box]
     """Why a track must be read in order, or ""; and how many frames at its beginning must be.
 
     Shifts that differ: whoever wrote the file knew in which order its frames are shown. In a file
-    of fragments the track's tables list no frames, or not all, so its times are not compared.
+    of fragments the track's tables list no frames, or not all, so nothing else is compared.
     """
     codec, config = mp4_codec(data, trak)
-    shifts = time_shifts(data, trak, moofs)
-    front = 0
-    if not moofs:
-        times = mp4_times(data, trak, shifts)
-        if len(np.unique(times)) < len(times):
-            return "two of its frames have one time", 0
-        edits = mp4_edits(data, trak)
-        if len(edits) > 1:
-            return "its edit list has several parts", 0
-        if len(edits):
-            front = frames_before_a_keyframe(data, trak, times, edits[0])
-        if front and codec == "av01":            # its decoder gives out what an edit list hides
-            return "it was cut in front of a keyframe", 0
-        if b"stss" in trak and 1 not in table(data, trak[b"stss"][0], 1)[:, 0]:
-            return "its first frame is no keyframe", 0
+    shifts = time_shifts(data, trak)
+    if moofs:
+        return fragments_in_order(data, trak, moofs, may_reorder(codec, config)), 0
+
+    times = mp4_times(data, trak, shifts)
+    if len(np.unique(times)) < len(times):
+        return "two of its frames have one time", 0
+    edits = mp4_edits(data, trak)
+    if len(edits) > 1:
+        return "its edit list has several parts", 0
+    front = frames_before_a_keyframe(data, trak, times, edits[0]) if edits else 0
+    if front and codec == "av01":                # its decoder gives out what an edit list hides
+        return "it was cut in front of a keyframe", 0
+    if b"stss" in trak and 1 not in table(data, trak[b"stss"][0], 1)[:, 0]:
+        return "its first frame is no keyframe", 0
 
     if codec in IN_PLACE:
         return "", front
-    samples = None if moofs else mp4_samples(data, trak)
+    samples = mp4_samples(data, trak)
     if not len(shifts) or shifts.min() == shifts.max():
         return without_times(data, codec, config, samples), front
-    if samples is None or b"stss" not in trak:
+    if b"stss" not in trak:
         return "", front
     keys = table(data, trak[b"stss"][0], 1)[:, 0] - 1
     steps = np.diff(shifts, append=shifts[-1:])
@@ -187,30 +187,70 @@ def repeated(data: mmap.mmap, runs: np.ndarray) -> np.ndarray:
     return np.repeat(runs[:, 1], runs[:, 0])
 
 
-def time_shifts(data: mmap.mmap, trak: dict[bytes, list[Box]], moofs: list[Box]) -> np.ndarray:
-    """From decoding to showing: of each frame, or of the first fragment that has several.
+def time_shifts(data: mmap.mmap, trak: dict[bytes, list[Box]]) -> np.ndarray:
+    """From decoding to showing, of each frame that the track's own tables list; empty for none.
 
     All equal, or none: the order in which frames are stored is all that is left. In ticks of the
     track. ctts (14496-12, 8.6.1.3) has rows (how many frames, shift); read as signed in its version
-    0 too, as QuickTime means it. trun (8.8.8) has rows of up to four columns, as its flags say:
-    0x100 duration, 0x200 size, 0x400 flags, 0x800 shift; in front of them the number of rows and,
-    for flags 1 and 4, four bytes each. Fragments of all tracks are looked at.
+    0 too, as QuickTime means it.
     """
-    if b"ctts" in trak:
-        return repeated(data, table(data, trak[b"ctts"][0], 2, ">i4"))
-    for place in moofs:
-        for begin, stop in box_tree(data, *place).get(b"trun", []):
-            version_flags, rows = struct.unpack_from(">II", data, begin)
-            if version_flags & 0x800:            # the last of up to four columns
-                first = begin + 8 + 4 * bool(version_flags & 1) + 4 * bool(version_flags & 4)
-                columns = (version_flags >> 8 & 15).bit_count()
-                if rows * columns * 4 > stop - first:
-                    raise ValueError("a table longer than its box")
-                numbers = np.frombuffer(data[first:first + rows * columns * 4], ">i4")
-                shifts = numbers[columns - 1::columns]
-                if len(shifts) and shifts.min() < shifts.max():
-                    return shifts
-    return np.zeros(0, np.int64)
+    if b"ctts" not in trak:
+        return np.zeros(0, np.int64)
+    return repeated(data, table(data, trak[b"ctts"][0], 2, ">i4"))
+
+
+def fragments_in_order(data: mmap.mmap, trak: dict[bytes, list[Box]], moofs: list[Box],
+                       reorders: bool) -> str:
+    """Why a track in fragments must be read in order, or "".
+
+    reorders: whether its codec may show frames in another order. The first frames may be listed by
+    the track's own tables: they count as a fragment. A fragment of one or two frames says nothing.
+    """
+    if not reorders:
+        return ""
+    listed = repeated(data, table(data, trak[b"stts"][0], 2))
+    shifts = [time_shifts(data, trak) if b"ctts" in trak else 0 * listed]
+    shifts += fragment_shifts(data, trak, moofs)
+    for of_fragment in [*shifts, np.concatenate(shifts)]:
+        if len(of_fragment) > 2 and of_fragment.min() == of_fragment.max():
+            return LOST
+    return ""
+
+
+def fragment_shifts(data: mmap.mmap, trak: dict[bytes, list[Box]], moofs: list[Box]
+                    ) -> Iterator[np.ndarray]:
+    """The same of the frames of each fragment; 0 for a frame without a shift.
+
+    A fragment (traf) names its track in tfhd (8.8.7). trun (8.8.8) has rows of up to four columns,
+    as its flags say: 0x100 duration, 0x200 size, 0x400 flags, 0x800 shift; in front of them the
+    number of rows and, for flags 1 and 4, four bytes each.
+    """
+    begin, _ = trak[b"tkhd"][0]
+    number = data[begin + 20:begin + 24] if data[begin] else data[begin + 12:begin + 16]
+    for moof in moofs:
+        for kind, *traf in boxes(data, *moof):
+            fragment = box_tree(data, *traf) if kind == b"traf" else {}
+            if b"tfhd" not in fragment:
+                continue
+            begin, _ = fragment[b"tfhd"][0]
+            if data[begin + 4:begin + 8] != number:
+                continue
+            shifts = [run_shifts(data, run) for run in fragment.get(b"trun", [])]
+            yield np.concatenate(shifts or [np.zeros(0, np.int64)])
+
+
+def run_shifts(data: mmap.mmap, place: Box) -> np.ndarray:
+    """The shifts in one trun box."""
+    begin, stop = place
+    flags, rows = struct.unpack_from(">II", data, begin)
+    first = begin + 8 + 4 * bool(flags & 1) + 4 * bool(flags & 4)
+    columns = (flags >> 8 & 15).bit_count()
+    if rows * columns * 4 > stop - first or rows > len(data):
+        raise ValueError("a table longer than its box")
+    if not flags & 0x800:                        # the last column
+        return np.zeros(rows, np.int64)
+    numbers = np.frombuffer(data[first:first + rows * columns * 4], ">i4")
+    return numbers[columns - 1::columns].astype(np.int64)
 
 
 def mp4_times(data: mmap.mmap, trak: dict[bytes, list[Box]], shifts: np.ndarray) -> np.ndarray:

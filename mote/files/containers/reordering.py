@@ -74,12 +74,12 @@ def between_keyframes(data: mmap.mmap, codec: str, config: bytes,
     Times may be lost in a part: a lost clip was joined to a good one. And keyframes may be none,
     but points from which P frames make the picture whole, bit by bit (intra refresh).
     keys: the places of the keyframes, sorted. onwards: of each frame, whether the next one that is
-    stored is the next one shown. Of H.264 and MPEG-4 only.
+    stored is the next one shown.
     """
     starts, stops = samples
     count = min(len(starts), len(onwards))
     keys = keys[(keys >= 0) & (keys < count)]
-    if not (codec in H264 or codec in MPEG4) or not len(keys):
+    if not len(keys):
         return ""
     if starts.max() > len(data) or starts.min() < 0:
         raise ValueError("frames beyond the file's end")
