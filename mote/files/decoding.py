@@ -12,6 +12,7 @@ Copy together with containers/. Needs torch, numpy and torchcodec (which needs F
 libraries).
 Not part of the paper. Differs from the authors' code: torchcodec, not decord.
 """
+import contextlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -187,20 +188,27 @@ class InOrder:
         return self.length
 
     def frames(self):
-        """Every frame, as the codec made it: not yet in RGB. To be called once."""
+        """Every frame, as the codec made it: not yet in RGB. To be called once.
+
+        They end with the first packet that does not decode, as the last one of a file that was cut
+        off: to go on behind it would be to miscount.
+        """
         decoder = self.demuxer.streams[0].make_decoder(num_ffmpeg_threads=1)
-        for packet in self.demuxer:
-            yield from decoder.decode(packet)
+        with contextlib.suppress(RuntimeError):
+            for packet in self.demuxer:
+                yield from decoder.decode(packet)
         yield from decoder.drain()
 
     def get(self, distinct: list[int]) -> Tensor:
         """The frames of a sorted list of indices -> uint8 (n, 3, h, w), in the header's size.
 
         For the last one or two frames, if they are not there, the one before stands in. Raises
-        IndexError where more are missing.
+        IndexError where more are missing, or for an index that no frame has.
         """
         from torchcodec.decoders import ColorConverter
 
+        if distinct[0] < 0 or distinct[-1] >= len(self):
+            raise IndexError(f"frames {distinct[0]} to {distinct[-1]} of {len(self)}")
         convert = ColorConverter().convert
         wanted = set(distinct)
         found = []
@@ -240,7 +248,7 @@ def read_frames(path: Path, look: Look, decoder, distinct: list[int]) -> Tensor:
         frames = decoder.get(distinct)
     else:
         frames = seek_frames(path, look, decoder, distinct)
-    if look.mirrored:
+    if decoder.metadata.stream_index in look.mirrored:
         # torchcodec turns frames, but does not mirror them: what is left is a flip of the rows as
         # they were stored, which are columns after a quarter turn.
         quarter = round((decoder.metadata.rotation or 0) / 90) % 2

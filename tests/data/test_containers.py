@@ -92,7 +92,7 @@ def test_a_container_is_known_by_its_bytes(folder, name):
 # --- what is sought, what is read in order ----------------------------------------------------------------------------
 SOUGHT = ("b_frames.mp4", "no_b_frames.mp4", "open_gop.mp4", "fragments.mp4", "uneven.mp4", "ten_bits.mp4",
           "mirrored.mp4", "negative.mov", "b_frames.mkv", "hevc.mp4", "vp9.webm", "av1.mp4", "mpeg4.mp4", "mpeg4.mkv",
-          "mjpeg.mov", "mpeg4.avi", "mjpeg.avi", "gaps.avi", "h264_no_b_frames.avi")
+          "mjpeg.mov", "mpeg4.avi", "mjpeg.avi", "gaps.avi")
 
 
 @pytest.mark.parametrize("name", SOUGHT)
@@ -227,6 +227,33 @@ def test_frames_that_are_missing_at_the_end_are_not_made_up(folder, tmp_path):
         decoding.read_frames(tmp_path / "cut.mpeg", examine(tmp_path / "cut.mpeg"), reader, [n[0] + 4])
 
 
+def cut_off(folder, share):
+    """A .mp4 whose header stands in front, without its end."""
+    whole = ffmpeg("-i", write("b_frames.mp4", folder), *"-c copy -movflags +faststart".split(), folder / "front.mp4")
+    path = folder / "cut_off.mp4"
+    path.write_bytes(whole.read_bytes()[:int(share * whole.stat().st_size)])
+    return path
+
+
+@pytest.mark.parametrize("share", [0.4, 0.7, 0.95])
+def test_of_an_mp4_without_its_end_what_is_there_is_decoded(folder, share):
+    path = cut_off(folder, share)
+    right_frames.cache_clear()
+    n = []
+    decode(path, lambda count: n.append(count) or np.array([0]))
+    there = len(right_frames(path))
+    assert 5 < there <= n[0] < 50                # the frame that was cut counts, and the one before stands in
+    assert len(decode(path, lambda count: np.array([count - 1]))) == 1
+    for indices in ([there - 1], list(range(there))):
+        assert wrong(path, indices) == []
+
+
+def test_a_frame_that_is_not_there_is_not_given_by_reading_in_order(folder):
+    for index in (50, -1):
+        with pytest.raises(Undecodable, match="of 50"):
+            decode(write("h264.ts", folder), lambda n, index=index: np.array([index]))
+
+
 FUZZED = ("b_frames.mp4", "cut.mp4", "lost.mp4", "lost_hevc.mp4", "fragments.mp4", "lost_h264.mkv", "hevc.mkv",
           "mpeg4_b_frames.avi", "h264.avi")
 
@@ -251,6 +278,27 @@ def test_an_avi_whose_format_comes_before_any_stream_header_is_read_in_order(tmp
     assert examine(file).in_order == "its avi header is damaged"
 
 
+# --- several tracks --------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("ending", [".mp4", ".mkv"])
+@pytest.mark.parametrize("played", [0, 1])
+@pytest.mark.parametrize("front", ["lost_h264.mp4", "cut.mp4", "cut_open_gop.mp4", "cut_mpeg4.mp4", "mirrored.mp4"])
+def test_of_several_tracks_each_is_read_as_it_has_to_be(folder, tmp_path, ending, played, front):
+    """The one that is played has the flag for it; the other has another size."""
+    other = ffmpeg("-f", "lavfi", "-i", "testsrc=size=64x48:rate=25:duration=2", *"-c:v libx264 -pix_fmt yuv420p".split(),
+                   tmp_path / "other.mp4")
+    flags = ["-disposition:v:0", "0", "-disposition:v:1", "0", f"-disposition:v:{played}", "default"]
+    both = ffmpeg("-i", write(front, folder), "-i", other, "-map", "0", "-map", "1", "-c", "copy", *flags,
+                  tmp_path / f"both{ending}")
+    alone = ffmpeg("-i", both, "-map", f"0:{played}", "-c", "copy", tmp_path / f"alone{ending}")
+    assert decode(both, lambda n: np.array([0])).shape[2:] == ((64, 96), (48, 64))[played]
+    draws = [segment_indices(36, 8)[0].tolist(), [1], [7], [21]]
+    for indices in draws:
+        given = decode(both, lambda n, indices=indices: np.array(indices))
+        right = right_frames(alone)
+        distances = torch.cdist(given.flatten(1).float(), right.flatten(1).float())
+        assert distances.argmin(1).tolist() == indices
+
+
 # --- files whose seeking goes wrong in one place ----------------------------------------------------------------------
 def joined(folder, ending, codec="libx264", lost_first=True, options=""):
     """A clip whose times were lost, and a good one, one behind the other."""
@@ -272,6 +320,12 @@ def piped(folder, options, keep=1.0):
     return folder / "piped.avi"
 
 
+def refreshed(folder, ending, b_frames):
+    """H.264 without keyframes but the first: the picture is made anew bit by bit."""
+    return ffmpeg("-f", "lavfi", "-i", PATTERN, *"-c:v libx264 -pix_fmt yuv420p -g 15 -bf".split(), b_frames,
+                  "-x264-params", "intra-refresh=1", folder / f"refreshed{ending}")
+
+
 PARTLY = {
     "no index, P-frames": lambda folder: piped(folder, "-c:v wmv2 -q:v 3"),
     "cut off, P-frames": lambda folder: piped(folder, "-c:v msmpeg4 -q:v 2", 0.9),
@@ -285,12 +339,11 @@ PARTLY = {
         folder, ".mp4", lost_first=False, options="-movflags frag_keyframe+empty_moov"),
     "lost times in the fragments behind the first": lambda folder: joined(
         folder, ".mp4", lost_first=False, options="-movflags frag_keyframe"),
-    "intra refresh, mp4": lambda folder: ffmpeg(
-        "-f", "lavfi", "-i", PATTERN, *"-c:v libx264 -pix_fmt yuv420p -bf 3 -g 15".split(), "-x264-params",
-        "intra-refresh=1", folder / "refresh.mp4"),
-    "intra refresh, mkv": lambda folder: ffmpeg(
-        "-f", "lavfi", "-i", PATTERN, *"-c:v libx264 -pix_fmt yuv420p -bf 3 -g 15".split(), "-x264-params",
-        "intra-refresh=1", folder / "refresh.mkv"),
+    "intra refresh, mp4": lambda folder: refreshed(folder, ".mp4", 3),
+    "intra refresh, mkv": lambda folder: refreshed(folder, ".mkv", 3),
+    "intra refresh without B-frames, mp4": lambda folder: refreshed(folder, ".mp4", 0),
+    "intra refresh without B-frames, mkv": lambda folder: refreshed(folder, ".mkv", 0),
+    "intra refresh without B-frames, avi": lambda folder: refreshed(folder, ".avi", 0),
     "times below 0, mkv": lambda folder: ffmpeg(
         "-i", write("b_frames.mp4", folder), *"-c copy -output_ts_offset -0.04 -avoid_negative_ts disabled".split(),
         folder / "below.mkv"),

@@ -509,6 +509,12 @@ def cut_off_mkv(data, video):
     (data / FIRST).unlink()
 
 
+def cut_off_mkv_at_nine_tenths(data, video):
+    whole = video(".mkv", 0, 40).read_bytes()
+    (data / FIRST).with_suffix(".mkv").write_bytes(whole[:len(whole) * 9 // 10])
+    (data / FIRST).unlink()
+
+
 def cut_off_at_nine_tenths(data, video):
     whole = video(".avi", 0, 40).read_bytes()
     (data / FIRST).write_bytes(whole[:len(whole) * 9 // 10])
@@ -533,6 +539,7 @@ FILES = {       # what is done to the first video of `hmdb` -> kind found, a par
     cut_off_avi: ("fewer frames than claimed", f"{FIRST}: the header claims 40 frames, the file holds ", 14),
     cut_off_at_nine_tenths: ("fewer frames than claimed", f"{FIRST}: the header claims 40 frames, the file", 14),
     cut_off_mkv: ("fewer frames than claimed", f"{FIRST[:-4]}.mkv: the header claims 4.0 s, its ", 14),
+    cut_off_mkv_at_nine_tenths: ("cut off", f"{FIRST[:-4]}.mkv: cut off: ", 14),
     cut_off_mp4: ("cut off", f"{FIRST}: cut off: ", 14),
     short: ("short video", f"{FIRST}: 7 frames", 15),
     an_empty_folder: ("undecodable", f"{FIRST}: a folder without", 14),

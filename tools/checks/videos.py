@@ -134,9 +134,11 @@ def read_header(path: str, seen: dict) -> list[str] | None:
     seen |= {"frames": n, "height": height, "width": width}
     if (height or 0) * (width or 0) > MAX_PIXELS:
         return ["absurd size", f"{width} x {height} pixels"]
-    if "seconds" not in seen:
-        return None
-    return claims_too_much(path, look.container, n, header)
+    problem = claims_too_much(path, look.container, n, header) if "seconds" in seen else None
+    # Of an .avi whose writer was not careful, the size may be wrong and the file whole.
+    if not problem and look.container != "avi" and cut_off(path):
+        return ["cut off", cut_off(path)]
+    return problem
 
 
 def claims_too_much(path: str, container: str, n: int, header) -> list[str] | None:

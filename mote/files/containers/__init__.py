@@ -5,7 +5,7 @@ What a video file is, by its bytes: its container, and whether torchcodec may se
     look.container     "mp4", "mkv", "avi", "mpegts", ...; "unknown" for bytes that say nothing
     look.in_order      why the file must be decoded from its first frame on; "" if seeking is right
     look.front         how many frames at its beginning must be, wherever seeking is right
-    look.mirrored      whether a player shows it mirrored
+    look.mirrored      the streams, counted from 0, that a player shows mirrored
     look.instead       what it holds, if that is known to be no video: "sound"
 
 torchcodec seeks by presentation times: the time at which a frame is shown. Frames are stored in the

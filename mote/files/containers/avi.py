@@ -10,18 +10,7 @@ import struct
 from collections.abc import Iterator
 
 from .look import Look
-from .reordering import (
-    B_VOP,
-    EVERY_FRAME,
-    H264,
-    IN_PLACE,
-    MPEG4,
-    PACKED,
-    annex_b_sps,
-    h264_reorders,
-    low_delay,
-    vop_type,
-)
+from .reordering import B_VOP, EVERY_FRAME, IN_PLACE, MPEG4, PACKED, low_delay, vop_type
 
 
 def examine_avi(data: mmap.mmap) -> Look:
@@ -83,8 +72,6 @@ def avi_in_order(data: mmap.mmap, codec: str, config: bytes, frames) -> str:
     begin, stop = next(frames, (0, 0))
     # Headers may stand in the first frame only.
     config += data[begin:min(stop, begin + 4096)]
-    if codec in H264:
-        return why if h264_reorders(annex_b_sps(config)) is not False else ""
     # Of a packed chunk only the first frame's type would be seen, so those are ruled out here.
     if codec not in MPEG4 or not low_delay(config) or PACKED.search(config):
         return why

@@ -15,5 +15,5 @@ class Look(NamedTuple):
     container: str
     in_order: str = ""
     front: int = 0
-    mirrored: bool = False
+    mirrored: tuple[int, ...] = ()
     instead: str = ""

@@ -13,7 +13,7 @@ import numpy as np
 
 from .avi import avi_in_order
 from .look import Look
-from .reordering import IN_PLACE, between_keyframes, without_times
+from .reordering import IN_PLACE, between_keyframes, partial_keyframes, without_times
 
 # Ids from RFC 9559, 5, with the bits that give their length, as they stand in the file. There they
 # are called Segment, Cluster, BlockGroup, Tracks; Timestamp, SimpleBlock and Block; TrackEntry,
@@ -108,13 +108,16 @@ def mkv_in_order(data: mmap.mmap, at: int, number: int, film: dict[int, bytes]) 
     if codec in IN_PLACE:
         return ""
     # Encoded (compressed, encrypted): the bytes of a block are not those of its frame.
-    samples = None if ENCODINGS in film else (np.array(starts), np.array(stops))
-    if times == sorted(times):
-        return without_times(data, codec, config, samples)
-    if samples is None:
-        return ""
-    onwards = np.diff(np.array(times), append=times[-1] + 1) > 0
-    return between_keyframes(data, codec, config, samples, keys, onwards)
+    if ENCODINGS in film:
+        return without_times(data, codec, config, None) if times == sorted(times) else ""
+    samples = np.array(starts), np.array(stops)
+    why = partial_keyframes(data, codec, config, samples, keys)
+    if not why and times == sorted(times):
+        why = without_times(data, codec, config, samples)
+    elif not why:
+        onwards = np.diff(np.array(times), append=times[-1] + 1) > 0
+        why = between_keyframes(data, codec, config, samples, keys, onwards)
+    return why
 
 
 def mkv_blocks(data: mmap.mmap, at: int, number: int) -> tuple[list[int], list[int], list[int]]:

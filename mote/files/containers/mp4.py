@@ -13,7 +13,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from .look import Look
-from .reordering import IN_PLACE, LOST, between_keyframes, may_reorder, without_times
+from .reordering import (
+    IN_PLACE,
+    LOST,
+    between_keyframes,
+    may_reorder,
+    partial_keyframes,
+    without_times,
+)
 
 MASTERS = (b"moov", b"trak", b"edts", b"mdia", b"minf", b"stbl", b"moof", b"traf")
 Box = tuple[int, int]                            # where its content begins and ends
@@ -63,8 +70,8 @@ def examine_mp4(data: mmap.mmap) -> Look:
     if not moov.get(b"trak"):
         raise ValueError("no track")
 
-    films = []
-    for place in moov[b"trak"]:
+    films = {}
+    for i, place in enumerate(moov[b"trak"]):
         trak = box_tree(data, *place)
         # hdlr (8.4.3): version and flags (4 bytes), 4 unused here, the kind of the track.
         # QuickTime has a second one in minf, behind this one.
@@ -73,20 +80,21 @@ def examine_mp4(data: mmap.mmap) -> Look:
             begin, _ = trak[b"hdlr"][0]
             kind = data[begin + 8:begin + 12]
         if kind == b"vide":
-            films.append(trak)
+            films[i] = trak
     if not films:
         # covr: a cover, as iTunes stores it.
         picture = data.find(b"covr", *top[b"moov"][0]) >= 0
         return Look("mp4", instead="sound with a picture" if picture else "sound")
 
+    # Of several, FFmpeg chooses one, by bit rates too. So the most careful way for any is taken.
     in_order = ""
     front = 0
-    for trak in films:
+    for trak in films.values():
         why, first = mp4_in_order(data, trak, top.get(b"moof", []))
         in_order = in_order or why
         front = max(front, first)
-    # Of several tracks, the first is the one that is played.
-    return Look("mp4", in_order, front, is_mirrored(data, moov, films[0]))
+    mirrored = tuple(i for i, trak in films.items() if is_mirrored(data, moov, trak))
+    return Look("mp4", in_order, front, mirrored)
 
 
 def is_mirrored(data: mmap.mmap, moov: dict[bytes, list[Box]], trak: dict[bytes, list[Box]]
@@ -133,13 +141,16 @@ def mp4_in_order(data: mmap.mmap, trak: dict[bytes, list[Box]], moofs: list[Box]
     if codec in IN_PLACE:
         return "", front
     samples = mp4_samples(data, trak)
-    if not len(shifts) or shifts.min() == shifts.max():
-        return without_times(data, codec, config, samples), front
-    if b"stss" not in trak:
-        return "", front
-    keys = table(data, trak[b"stss"][0], 1)[:, 0] - 1
-    steps = np.diff(shifts, append=shifts[-1:])
-    return between_keyframes(data, codec, config, samples, keys, steps == 0), front
+    keys = np.zeros(0, np.int64)                 # without stss, every frame is a keyframe
+    if b"stss" in trak:
+        keys = table(data, trak[b"stss"][0], 1)[:, 0] - 1
+    why = partial_keyframes(data, codec, config, samples, keys)
+    if not why and (not len(shifts) or shifts.min() == shifts.max()):
+        why = without_times(data, codec, config, samples)
+    elif not why:
+        steps = np.diff(shifts, append=shifts[-1:])
+        why = between_keyframes(data, codec, config, samples, keys, steps == 0)
+    return why, front
 
 
 def mp4_codec(data: mmap.mmap, trak: dict[bytes, list[Box]]) -> tuple[str, bytes]:

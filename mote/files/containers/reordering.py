@@ -66,25 +66,37 @@ def without_times(data: mmap.mmap, codec: str, config: bytes,
     return LOST if reorders else ""
 
 
+def partial_keyframes(data: mmap.mmap, codec: str, config: bytes,
+                      samples: tuple[np.ndarray, np.ndarray], keys: np.ndarray) -> str:
+    """Why H.264 must be read in order though it has times or needs none, or "".
+
+    Its keyframes may be none, but points from which P frames make the picture whole, bit by bit
+    (intra refresh). samples: where its frames begin and end. keys: which of them are keyframes.
+    """
+    starts, stops = samples
+    keys = keys[(keys >= 0) & (keys < len(starts))]
+    if codec not in H264 or not len(keys):
+        return ""
+    if starts.max() > len(data) or starts.min() < 0:
+        raise ValueError("frames beyond the file's end")
+    partial = has_slices(data, starts[keys], stops[keys], length_size(config), P_SLICES)
+    return "its keyframes are no whole pictures" if partial else ""
+
+
 def between_keyframes(data: mmap.mmap, codec: str, config: bytes,
                       samples: tuple[np.ndarray, np.ndarray], keys: np.ndarray,
                       onwards: np.ndarray) -> str:
     """Why a track with times of its own must be read in order nevertheless, or "".
 
-    Times may be lost in a part: a lost clip was joined to a good one. And keyframes may be none,
-    but points from which P frames make the picture whole, bit by bit (intra refresh).
-    keys: the places of the keyframes, sorted. onwards: of each frame, whether the next one that is
-    stored is the next one shown.
+    Times may be lost in a part: a lost clip was joined to a good one. samples: where its frames
+    begin and end. keys: which of them are keyframes, sorted. onwards: of each frame, whether the
+    next one that is stored is the next one shown.
     """
     starts, stops = samples
     count = min(len(starts), len(onwards))
     keys = keys[(keys >= 0) & (keys < count)]
     if not len(keys):
         return ""
-    if starts.max() > len(data) or starts.min() < 0:
-        raise ValueError("frames beyond the file's end")
-    if codec in H264 and has_slices(data, starts[keys], stops[keys], length_size(config), P_SLICES):
-        return "its keyframes are no whole pictures"
 
     # A stretch runs from one keyframe to the next. The step out of it says nothing.
     ends = np.append(keys[1:], count)
@@ -228,14 +240,6 @@ def avcc_sps(config: bytes) -> bytes:
     if len(config) < 8 or not config[5] & 31:
         return b""
     return config[8:8 + int.from_bytes(config[6:8], "big")]
-
-
-def annex_b_sps(content: bytes) -> bytes:
-    """The first parameter set behind a start code; b"" for none."""
-    # Unit 7, with any of the four values of nal_ref_idc. What is returned may run on into the next
-    # unit: a set is read from its beginning, and only as far as needed.
-    found = re.search(rb"\0\0\x01([\x07\x27\x47\x67].{8,200})", content, re.S)
-    return found[1] if found else b""
 
 
 def h264_reorders(sps: bytes) -> bool | None:
