@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 try:
-    from .containers import Look, examine
+    from .containers import UNCOUNTED, Look, examine
 except ImportError:                              # copied beside containers/, outside the package
-    from containers import Look, examine  # type: ignore[no-redef]
+    from containers import UNCOUNTED, Look, examine  # type: ignore[no-redef]
 
 MAX_PIXELS = 2**25     # of a frame, 8K: a damaged header may claim any size, and ask for the memory
 
@@ -147,22 +147,36 @@ def open_video(path: Path, look: Look):
     To be called in the worker that decodes: a decoder does not survive a fork. One thread, since
     the workers are many. Raises ValueError for a file without video.
     """
-    from torchcodec.decoders import VideoDecoder
-
     # Absolute: FFmpeg takes the 12: of a relative path 12:30/1.mp4 for a protocol.
     path = path.absolute()
     if look.instead:
         raise ValueError(f"{look.instead}, no video")
-    if look.in_order:
+    indexed = open_indexed(path) if look.container in INDEXED else None
+    decoder = indexed
+    if look.in_order or indexed is None:
         decoder = InOrder(path)
-        if look.container in INDEXED:            # without the frames that an edit list hides
-            decoder.length = len(VideoDecoder(path, num_ffmpeg_threads=1))
+        if look.in_order in UNCOUNTED:
+            decoder.length = sum(1 for _ in InOrder(path).frames())
+            if decoder.length == 0:              # VP9 and AV1 refuse such a beginning
+                raise ValueError(look.in_order)
+        elif indexed is not None:                # without the frames that an edit list hides
+            decoder.length = len(indexed)
         elif look.container in ("ogg", "asf") and len(decoder) == 1:
             raise ValueError("sound with a picture, no video")
-    else:
-        decoder = VideoDecoder(path, num_ffmpeg_threads=1)
     check_size(decoder.metadata.height, decoder.metadata.width)
     return decoder
+
+
+def open_indexed(path: Path):
+    """torchcodec's decoder, or None where it has counted the frames and cannot go back to them."""
+    from torchcodec.decoders import VideoDecoder
+
+    try:
+        return VideoDecoder(path, num_ffmpeg_threads=1)
+    except (RuntimeError, ValueError) as error:
+        if "Could not seek" not in str(error):
+            raise
+    return None
 
 
 class InOrder:
@@ -244,7 +258,7 @@ def read_frames(path: Path, look: Look, decoder, distinct: list[int]) -> Tensor:
     For the last one or two frames that torchcodec cannot reach (open GOPs), the one before stands
     in. A RuntimeError anywhere else is the decoder's.
     """
-    if look.in_order:
+    if isinstance(decoder, InOrder):
         frames = decoder.get(distinct)
     else:
         frames = seek_frames(path, look, decoder, distinct)

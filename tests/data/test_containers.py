@@ -17,12 +17,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support.footage import BY_NAME, FOOTAGE, PATTERN, right_frames, write, wrong
-from torchcodec.decoders import VideoDecoder
+from support.footage import BY_NAME, FOOTAGE, PATTERN, right_frames, strayed, write, wrong
+from torchcodec.decoders import Demuxer, VideoDecoder
 
 from mote.data import Undecodable, decode, segment_indices
 from mote.files import decoding
-from mote.files.containers import avi, examine, mp4, reordering
+from mote.files.containers import UNCOUNTED, avi, boxes, examine, mp4, reordering
+from tools.checks import videos
 
 pytestmark = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg program to write these files with")
 SOUND = "sine=frequency=440:duration=1"
@@ -146,8 +147,8 @@ def test_reading_in_order_ends_at_the_last_frame_asked_for(folder, monkeypatch):
 def samples_of(path):
     with open(path, "rb") as file:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    moov, = [(begin, end) for kind, begin, end in mp4.boxes(data, 0, len(data)) if kind == b"moov"]
-    trak = mp4.box_tree(data, *mp4.box_tree(data, *moov)[b"trak"][0])
+    moov, = [(begin, end) for kind, begin, end in boxes.boxes(data, 0, len(data)) if kind == b"moov"]
+    trak = boxes.box_tree(data, *boxes.box_tree(data, *moov)[b"trak"][0])
     _, config = mp4.mp4_codec(data, trak)
     return data, config, *mp4.mp4_samples(data, trak)
 
@@ -368,15 +369,58 @@ def test_av1_that_was_cut_in_front_of_a_keyframe_is_read_in_order(tmp_path):
         assert wrong(path, indices) == []
 
 
-@pytest.mark.parametrize("ending", [".mp4", ".mkv"])
-def test_a_first_frame_that_is_no_keyframe_is_refused_where_frames_are_missing(folder, tmp_path, ending):
-    path = tmp_path / f"late{ending}"
-    ffmpeg("-i", write("b_frames.mp4", folder), *"-ss 0.5 -c copy -copyinkf".split(), path)
-    assert examine(path).in_order == "its first frame is no keyframe"
-    n = []
-    with pytest.raises(Undecodable, match="frames are stored, but only"):
-        decode(path, lambda count: n.append(count) or np.array([count - 1]))
-    assert wrong(path, [0, 7]) == []
+def of_fragments(folder, options, *before, flags="frag_keyframe+empty_moov"):
+    """A copy in fragments. before: options that cut it."""
+    whole = ffmpeg("-f", "lavfi", "-i", PATTERN, *options.split(), folder / "whole.mp4")
+    return ffmpeg(*before, "-i", whole, "-c", "copy", "-movflags", flags, folder / "fragments.mp4")
+
+
+OPEN_GOP = "-c:v libx264 -pix_fmt yuv420p -g 20 -bf 3 -x264-params open-gop=1:scenecut=0"
+BEGINS_WITH_WHAT_DOES_NOT_DECODE = {
+    "no keyframe first, mp4": lambda folder: ffmpeg(
+        "-i", write("b_frames.mp4", folder), *"-ss 0.5 -c copy -copyinkf".split(), folder / "late.mp4"),
+    "no keyframe first, mkv": lambda folder: ffmpeg(
+        "-i", write("b_frames.mp4", folder), *"-ss 0.5 -c copy -copyinkf".split(), folder / "late.mkv"),
+    "open GOP, fragments": lambda folder: of_fragments(folder, OPEN_GOP, "-ss", "0.9"),
+    "open GOP, fragments of one frame": lambda folder: of_fragments(
+        folder, OPEN_GOP, "-ss", "0.9", flags="frag_every_frame+empty_moov"),
+    "intra refresh, fragments": lambda folder: of_fragments(
+        folder, "-c:v libx264 -pix_fmt yuv420p -g 15 -bf 0 -x264-params intra-refresh=1", "-ss", "0.9"),
+    "intra refresh, mkv": lambda folder: ffmpeg(
+        "-ss", "0.9", "-i", refreshed(folder, ".mkv", 0), "-c", "copy", folder / "cut.mkv"),
+}
+
+
+@pytest.mark.parametrize("beginning", BEGINS_WITH_WHAT_DOES_NOT_DECODE)
+def test_frames_at_the_beginning_that_do_not_decode_do_not_count(tmp_path, beginning):
+    path = BEGINS_WITH_WHAT_DOES_NOT_DECODE[beginning](tmp_path)
+    n = len(right_frames(path))
+    assert examine(path).in_order in UNCOUNTED
+    counts = []
+    decode(path, lambda count: counts.append(count) or np.array([0]))
+    assert counts == [n] and len(list(Demuxer(path))) > n
+    for indices in (list(range(0, n, 5)), [n // 3], [n - 1]):
+        assert strayed(path, indices) == []
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_a_file_that_torchcodec_cannot_go_back_in_is_read_in_order(tmp_path, codec):
+    whole = ffmpeg("-f", "lavfi", "-i", PATTERN, "-c:v", *codec.split(), "-g", 20, "-bf", 0, tmp_path / "whole.mp4")
+    path = ffmpeg("-i", whole, *"-ss 0.46 -c copy -copyinkf -movflags frag_keyframe+empty_moov".split(),
+                  tmp_path / "cut.mp4")
+    with pytest.raises(RuntimeError, match="Could not seek"):
+        VideoDecoder(path)
+    n = len(right_frames(path))
+    for indices in (list(range(0, n, 5)), [n - 1]):
+        assert wrong(path, indices) == []
+    assert "problem" not in videos.examine(str(path), "none", False)
+
+
+def test_vp9_whose_first_frame_is_no_keyframe_is_refused_with_that_reason(folder, tmp_path):
+    path = ffmpeg("-i", write("vp9.mp4", folder), *"-ss 0.46 -c copy -copyinkf -movflags frag_keyframe+empty_moov".split(),
+                  tmp_path / "cut.mp4")
+    with pytest.raises(Undecodable, match="its first frame is no keyframe"):
+        decode(path, lambda n: segment_indices(n, 8))
 
 
 def test_the_end_of_an_open_gop_that_was_cut_is_decoded(tmp_path):

@@ -117,14 +117,14 @@ def read_header(path: str, seen: dict) -> list[str] | None:
     The frames are those that the file holds: torchcodec counts them without decoding. Returns the
     problem, [kind, what], or None.
     """
-    from torchcodec.decoders import VideoDecoder
-
     look = containers.examine(path)
     seen |= {"container": look.container, "in_order": look.in_order}
     if look.instead:
         return ["no video", f"{look.instead}, no video"]
+    decoder = None
     if look.container in decoding.INDEXED:
-        decoder = VideoDecoder(os.path.abspath(path), num_ffmpeg_threads=1)
+        decoder = decoding.open_indexed(Path(path).absolute())
+    if decoder is not None:
         seen["seconds"] = decoder.metadata.duration_seconds
     else:
         decoder = decoding.InOrder(Path(path).absolute())       # nobody looks at its times

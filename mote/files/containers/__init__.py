@@ -14,6 +14,7 @@ So where B-frames have no times of their own, seeking finds other frames than th
 package says for which files seeking is right: mp4 and mkv with times, and whatever has no B-frames.
 
     mp4.py, mkv.py, avi.py     what the headers of a container say of its times
+    boxes.py, fragments.py     parts of mp4.py
     reordering.py              what codecs say of B-frames
     look.py                    the answer
 
@@ -29,8 +30,11 @@ from .avi import examine_avi
 from .look import DAMAGED, Look
 from .mkv import element, examine_mkv
 from .mp4 import examine_mp4
+from .reordering import NO_KEYFRAME, OPEN, PARTIAL
 
-__all__ = ["Look", "claimed_size", "container", "examine"]
+__all__ = ["UNCOUNTED", "Look", "claimed_size", "container", "examine"]
+
+UNCOUNTED = (PARTIAL, NO_KEYFRAME, OPEN)         # reasons: fewer frames may decode than are stored
 
 READERS = {"mp4": examine_mp4, "mkv": examine_mkv, "avi": examine_avi}
 

@@ -13,7 +13,13 @@ import numpy as np
 
 from .avi import avi_in_order
 from .look import Look
-from .reordering import IN_PLACE, between_keyframes, partial_keyframes, without_times
+from .reordering import (
+    IN_PLACE,
+    NO_KEYFRAME,
+    between_keyframes,
+    partial_keyframes,
+    without_times,
+)
 
 # Ids from RFC 9559, 5, with the bits that give their length, as they stand in the file. There they
 # are called Segment, Cluster, BlockGroup, Tracks; Timestamp, SimpleBlock and Block; TrackEntry,
@@ -104,7 +110,7 @@ def mkv_in_order(data: mmap.mmap, at: int, number: int, film: dict[int, bytes]) 
     keys = np.flatnonzero(content[np.array(starts, np.int64) - 1] & 0x80)
     del content                                  # or the mapping could not be closed
     if len(keys) and keys[0]:
-        return "its first frame is no keyframe"
+        return NO_KEYFRAME
     if codec in IN_PLACE:
         return ""
     # Encoded (compressed, encrypted): the bytes of a block are not those of its frame.

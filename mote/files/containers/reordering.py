@@ -34,6 +34,10 @@ HEVC = frozenset("hvc1 hev1 dvh1 dvhe hevc h265 x265 v_mpegh/iso/hevc".split())
 PACKED = re.compile(rb"DivX\d+(?:b|Build)\d+p")                  # two frames in one chunk
 
 LOST = "the times of its frames were lost, as in a stream copy from .avi"
+# Where decoding begins with frames that cannot be decoded, only decoding tells how many those are.
+PARTIAL = "its keyframes are no whole pictures"
+NO_KEYFRAME = "its first frame is no keyframe"
+OPEN = "its first frames need others, which were cut off"
 VOP, B_VOP = b"\0\0\x01\xb6", 2
 
 
@@ -80,7 +84,7 @@ def partial_keyframes(data: mmap.mmap, codec: str, config: bytes,
     if starts.max() > len(data) or starts.min() < 0:
         raise ValueError("frames beyond the file's end")
     partial = has_slices(data, starts[keys], stops[keys], length_size(config), P_SLICES)
-    return "its keyframes are no whole pictures" if partial else ""
+    return PARTIAL if partial else ""
 
 
 def between_keyframes(data: mmap.mmap, codec: str, config: bytes,
