@@ -285,8 +285,8 @@ def test_an_avi_whose_format_comes_before_any_stream_header_is_read_in_order(tmp
 @pytest.mark.parametrize("front", ["lost_h264.mp4", "cut.mp4", "cut_open_gop.mp4", "cut_mpeg4.mp4", "mirrored.mp4"])
 def test_of_several_tracks_each_is_read_as_it_has_to_be(folder, tmp_path, ending, played, front):
     """The one that is played has the flag for it; the other has another size."""
-    other = ffmpeg("-f", "lavfi", "-i", "testsrc=size=64x48:rate=25:duration=2", *"-c:v libx264 -pix_fmt yuv420p".split(),
-                   tmp_path / "other.mp4")
+    other = ffmpeg("-f", "lavfi", "-i", "testsrc=size=64x48:rate=25:duration=2", "-c:v", "libx264", "-pix_fmt",
+                   "yuv420p", tmp_path / "other.mp4")
     flags = ["-disposition:v:0", "0", "-disposition:v:1", "0", f"-disposition:v:{played}", "default"]
     both = ffmpeg("-i", write(front, folder), "-i", other, "-map", "0", "-map", "1", "-c", "copy", *flags,
                   tmp_path / f"both{ending}")
@@ -417,8 +417,8 @@ def test_a_file_that_torchcodec_cannot_go_back_in_is_read_in_order(tmp_path, cod
 
 
 def test_vp9_whose_first_frame_is_no_keyframe_is_refused_with_that_reason(folder, tmp_path):
-    path = ffmpeg("-i", write("vp9.mp4", folder), *"-ss 0.46 -c copy -copyinkf -movflags frag_keyframe+empty_moov".split(),
-                  tmp_path / "cut.mp4")
+    options = "-ss 0.46 -c copy -copyinkf -movflags frag_keyframe+empty_moov".split()
+    path = ffmpeg("-i", write("vp9.mp4", folder), *options, tmp_path / "cut.mp4")
     with pytest.raises(Undecodable, match="its first frame is no keyframe"):
         decode(path, lambda n: segment_indices(n, 8))
 
