@@ -284,11 +284,11 @@ def seek_frames(path: Path, look: Look, decoder, distinct: list[int]) -> Tensor:
     try:
         return decoder.get_frames_at(distinct).data
     except RuntimeError as error:
-        if "pre-allocated" in str(error):        # the size changes on the way: one by one
-            decoder = open_video(path, look)
-            frames = [decoder.get_frame_at(i).data for i in distinct]
-            size = decoder.metadata.height, decoder.metadata.width
-            return torch.stack(same_size(frames, *size))
+        # The size changes on the way. torchcodec says so in two ways.
+        if "pre-allocated" in str(error) or "output tensor" in str(error):
+            reader = InOrder(path)
+            reader.length = last + 1
+            return reader.get(distinct)
         if distinct[-1] < last - 2 or last < 1:
             raise
         reachable = [min(i, last - 1) for i in distinct]

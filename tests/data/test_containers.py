@@ -9,6 +9,7 @@ import math
 import mmap
 import random
 import shutil
+import struct
 import subprocess
 import time
 
@@ -17,7 +18,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support.footage import BY_NAME, FOOTAGE, PATTERN, right_frames, strayed, write, wrong
+from support.footage import (
+    BY_NAME,
+    FOOTAGE,
+    PATTERN,
+    TURNS,
+    right_frames,
+    set_matrix,
+    strayed,
+    write,
+    wrong,
+)
 from torchcodec.decoders import Demuxer, VideoDecoder
 
 from mote.data import Undecodable, decode, segment_indices
@@ -279,6 +290,19 @@ def test_an_avi_whose_format_comes_before_any_stream_header_is_read_in_order(tmp
     assert examine(file).in_order == "its avi header is damaged"
 
 
+@pytest.mark.parametrize("turn", ["", "mirrored", "turned by 90"])
+def test_a_size_that_changes_in_a_turned_mp4_gives_the_right_frames(tmp_path, turn):
+    for i, size in enumerate(("96x64", "64x48")):
+        ffmpeg("-f", "lavfi", "-i", f"testsrc2=size={size}:rate=25:duration=1", *"-c:v libx264 -pix_fmt yuv420p".split(),
+               tmp_path / f"{i}.mp4")
+    (tmp_path / "list").write_text("file 0.mp4\nfile 1.mp4\n")
+    both = ffmpeg("-f", "concat", "-i", tmp_path / "list", "-c", "copy", tmp_path / "both.mp4")
+    set_matrix(both, TURNS[turn])
+    right_frames.cache_clear()
+    for indices in ([3, 30, 44], [10], [40]):
+        assert wrong(both, indices) == []
+
+
 # --- several tracks --------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("ending", [".mp4", ".mkv"])
 @pytest.mark.parametrize("played", [0, 1])
@@ -327,7 +351,59 @@ def refreshed(folder, ending, b_frames):
                   "-x264-params", "intra-refresh=1", folder / f"refreshed{ending}")
 
 
+def edited(folder, source, *changes):
+    """A file with some of its bytes changed, which keeps its length."""
+    content = write(source, folder).read_bytes()
+    for old, new in changes:
+        assert old in content and len(old) == len(new)
+        content = content.replace(old, new)
+    (folder / f"edited_{source}").write_bytes(content)
+    return folder / f"edited_{source}"
+
+
+def two_headers(folder, ending):
+    """An .avi without B-frames, and one with them: the header of the first stands for both."""
+    for name, b_frames in (("none", 0), ("some", 3)):
+        ffmpeg("-f", "lavfi", "-i", PATTERN, *"-c:v libx264 -pix_fmt yuv420p -g 20 -bf".split(), b_frames,
+               folder / f"{name}.avi")
+    (folder / "list").write_text("file none.avi\nfile some.avi\n")
+    return ffmpeg("-f", "concat", "-i", folder / "list", "-c", "copy", folder / f"two{ending}")
+
+
+def half_an_index(folder):
+    path = folder / "wmv2.avi"
+    ffmpeg("-f", "lavfi", "-i", PATTERN, *"-c:v wmv2 -q:v 3 -g 20".split(), path)
+    path.write_bytes(path.read_bytes()[:-400])
+    return path
+
+
+def several_edits(folder):
+    """An edit list of two parts: the first ten frames, and those from the twentieth on."""
+    path = folder / "edits.mp4"
+    content = write("no_b_frames.mp4", folder).read_bytes()
+    at = content.index(b"elst") - 4
+    parts = struct.pack(">I4sII", 40, b"elst", 0, 2) + struct.pack(">IiIIiI", 400, 0, 1 << 16, 1200, 10240, 1 << 16)
+    grown = len(parts) - struct.unpack_from(">I", content, at)[0]
+    content = content[:at] + parts + content[at + len(parts) - grown:]
+    for kind in (b"edts", b"trak", b"moov"):     # the header stands behind the frames, so no place moves
+        size = content.index(kind) - 4
+        content = content[:size] + struct.pack(">I", struct.unpack_from(">I", content, size)[0] + grown) + content[size + 4:]
+    path.write_bytes(content)
+    return path
+
+
 PARTLY = {
+    "edit list of two parts": several_edits,
+    "no B-frames in the header, lost times behind, mp4": lambda folder: two_headers(folder, ".mp4"),
+    "no B-frames in the header, lost times behind, mkv": lambda folder: two_headers(folder, ".mkv"),
+    "no list of keyframes, HEVC": lambda folder: edited(folder, "hevc.mp4", (b"stss", b"free")),
+    "no list of keyframes, H.264": lambda folder: edited(folder, "b_frames.mp4", (b"stss", b"free")),
+    "half an index, avi": half_an_index,
+    "interlaced MPEG-4": lambda folder: ffmpeg(
+        "-f", "lavfi", "-i", PATTERN, *"-threads 1 -c:v mpeg4 -q:v 2 -g 20 -bf 2 -flags +ildct+ilme".split(),
+        folder / "interlaced.mp4"),
+    "a palette, avi": lambda folder: ffmpeg(
+        "-f", "lavfi", "-i", PATTERN, *"-c:v rawvideo -pix_fmt pal8".split(), folder / "palette.avi"),
     "no index, P-frames": lambda folder: piped(folder, "-c:v wmv2 -q:v 3"),
     "cut off, P-frames": lambda folder: piped(folder, "-c:v msmpeg4 -q:v 2", 0.9),
     "lost times in front, mp4": lambda folder: joined(folder, ".mp4"),
@@ -375,6 +451,23 @@ def of_fragments(folder, options, *before, flags="frag_keyframe+empty_moov"):
     return ffmpeg(*before, "-i", whole, "-c", "copy", "-movflags", flags, folder / "fragments.mp4")
 
 
+def not_coded(folder):
+    """An .avi with MPEG-4 frames of six bytes, which repeat the one before, as XviD writes them."""
+    content = ffmpeg("-f", "lavfi", "-i", PATTERN, *"-c:v mpeg4 -q:v 2 -g 20".split(), folder / "coded.avi").read_bytes()
+    pieces = []
+    at = content.index(b"movi") + 4
+    with open(folder / "coded.avi", "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        for i, (begin, stop) in enumerate(avi.avi_frames(data, at, 0)):
+            pieces.append(content[begin - 8:stop + stop % 2])
+            if i % 10 == 5:
+                vop = int(f"0101{i % 25:05b}1001111", 2)         # P, its time in 5 bits, not coded
+                pieces.append(b"00dc" + struct.pack("<I4sH", 6, b"\0\0\1\xb6", vop >> 8 | (vop & 255) << 8))
+        end = stop + stop % 2
+    moved = content[end:].replace(b"idx1", b"JUNK")              # without an index: all frames count
+    (folder / "not_coded.avi").write_bytes(content[:at] + b"".join(pieces) + moved)
+    return folder / "not_coded.avi"
+
+
 OPEN_GOP = "-c:v libx264 -pix_fmt yuv420p -g 20 -bf 3 -x264-params open-gop=1:scenecut=0"
 BEGINS_WITH_WHAT_DOES_NOT_DECODE = {
     "no keyframe first, mp4": lambda folder: ffmpeg(
@@ -386,6 +479,7 @@ BEGINS_WITH_WHAT_DOES_NOT_DECODE = {
         folder, OPEN_GOP, "-ss", "0.9", flags="frag_every_frame+empty_moov"),
     "intra refresh, fragments": lambda folder: of_fragments(
         folder, "-c:v libx264 -pix_fmt yuv420p -g 15 -bf 0 -x264-params intra-refresh=1", "-ss", "0.9"),
+    "frames that are not coded, avi": not_coded,
     "intra refresh, mkv": lambda folder: ffmpeg(
         "-ss", "0.9", "-i", refreshed(folder, ".mkv", 0), "-c", "copy", folder / "cut.mkv"),
 }

@@ -30,11 +30,12 @@ from .avi import examine_avi
 from .look import DAMAGED, Look
 from .mkv import element, examine_mkv
 from .mp4 import examine_mp4
-from .reordering import NO_KEYFRAME, OPEN, PARTIAL
+from .reordering import NO_KEYFRAME, NOT_CODED, OPEN, PARTIAL
 
 __all__ = ["UNCOUNTED", "Look", "claimed_size", "container", "examine"]
 
-UNCOUNTED = (PARTIAL, NO_KEYFRAME, OPEN)         # reasons: fewer frames may decode than are stored
+# Reasons that mean: fewer frames may decode than are stored.
+UNCOUNTED = (PARTIAL, NO_KEYFRAME, OPEN, NOT_CODED)
 
 READERS = {"mp4": examine_mp4, "mkv": examine_mkv, "avi": examine_avi}
 

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 
 from .look import Look
-from .reordering import B_VOP, EVERY_FRAME, IN_PLACE, MPEG4, PACKED, low_delay, vop_type
+from .reordering import B_VOP, EVERY_FRAME, IN_PLACE, MPEG4, NOT_CODED, PACKED, low_delay, vop_type
 
 
 def examine_avi(data: mmap.mmap) -> Look:
@@ -26,12 +26,20 @@ def examine_avi(data: mmap.mmap) -> Look:
         elif kind == b"strf" and film:
             codec = data[begin + 16:begin + 20].strip(b"\0 ").decode("latin-1").lower() or "raw"
             config = data[begin + 40:stop]
-            chunks = avi_frames(data, stop, number)
-            # Without an index (the end is cut off, or it was written to a pipe) FFmpeg takes every
-            # frame for a keyframe, and torchcodec begins to decode anywhere.
-            indexed = codec in EVERY_FRAME or data.rfind(b"idx1") >= 0 or data.rfind(b"ix0") >= 0
+            bits, = struct.unpack_from("<H", data, begin + 14)
+            if bits <= 8:                        # torchcodec's seeks lose it
+                return Look("avi", "its colours stand in a palette")
+            if codec in EVERY_FRAME:
+                return Look("avi")
+            chunks = list(avi_frames(data, stop, number))
             why = avi_in_order(data, codec, config, chunks)
-            return Look("avi", why or ("" if indexed else "it has no index"))
+            # A few bytes say that a frame is the one before. FFmpeg does not count those.
+            tiny = any(0 < stop - begin < 20 for begin, stop in chunks)
+            if not why and codec in MPEG4 and tiny:
+                why = NOT_CODED
+            if not why and not indexed(data, number, len(chunks)):
+                why = "it has no index of all its frames"
+            return Look("avi", why)
     raise ValueError("no stream of pictures")
 
 
@@ -61,6 +69,23 @@ def avi_frames(data: mmap.mmap, at: int, number: int) -> Iterator[tuple[int, int
     for kind, begin, stop in riff_chunks(data, at, len(data)):
         if kind in names:
             yield begin, stop
+
+
+def indexed(data: mmap.mmap, number: int, count: int) -> bool:
+    """Whether an index says which of a stream's frames are keyframes.
+
+    Without one, as in a file that was cut off or written to a pipe, FFmpeg takes every frame for a
+    keyframe, and torchcodec begins to decode anywhere. A row of idx1: name, flags, place and size
+    of a chunk, 4 bytes each; flag 0x10 marks a keyframe. An index of OpenDML (ix00) is trusted.
+    """
+    flags: list[int] = []
+    for kind, begin, stop in riff_chunks(data, 0, len(data)):
+        if kind == b"ix%02d" % number:
+            return True
+        if kind == b"idx1":
+            rows = struct.iter_unpack("<2s2sIII", data[begin:stop - (stop - begin) % 16])
+            flags = [row[2] & 0x10 for row in rows if row[0] == b"%02d" % number]
+    return len(flags) >= count and not all(flags)
 
 
 def avi_in_order(data: mmap.mmap, codec: str, config: bytes, frames) -> str:

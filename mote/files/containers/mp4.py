@@ -15,9 +15,13 @@ from .boxes import Box, box_tree, boxes, mp4_times, repeated, table, time_shifts
 from .fragments import fragments_in_order
 from .look import Look
 from .reordering import (
+    CONTRADICTED,
+    EVERY_FRAME,
+    H264,
     IN_PLACE,
     NO_KEYFRAME,
     between_keyframes,
+    may_reorder,
     partial_keyframes,
     without_times,
 )
@@ -99,15 +103,20 @@ def mp4_in_order(data: mmap.mmap, moov: dict[bytes, list[Box]], trak: dict[bytes
     if b"stss" in trak and 1 not in table(data, trak[b"stss"][0], 1)[:, 0]:
         return NO_KEYFRAME, 0
 
+    if b"stss" not in trak and codec not in EVERY_FRAME | H264:
+        return "it does not say which of its frames are keyframes", front
     if codec in IN_PLACE:
         return "", front
     samples = mp4_samples(data, trak)
-    keys = np.zeros(0, np.int64)                 # without stss, every frame is a keyframe
+    # Without stss, every frame is a keyframe. Not all writers know that; H.264's slices tell.
+    keys = np.arange(len(samples[0]))
     if b"stss" in trak:
         keys = table(data, trak[b"stss"][0], 1)[:, 0] - 1
     why = partial_keyframes(data, codec, config, samples, keys)
     if not why and (not len(shifts) or shifts.min() == shifts.max()):
         why = without_times(data, codec, config, samples)
+    elif not why and not may_reorder(codec, config):
+        why = CONTRADICTED
     elif not why:
         steps = np.diff(shifts, append=shifts[-1:])
         why = between_keyframes(data, codec, config, samples, keys, steps == 0)

@@ -19,7 +19,7 @@ EVERY_FRAME = frozenset("""
     mjpg jpeg mjpa mjpb avrn ljpg dmb1 apch apcn apcs apco ap4h ap4x avdn avdh cfhd icod
     ffvh hfyu ulrg ulra uly0 uly2 uly4 ulh0 ulh2 lags magy png mpng tiff qoi
     raw 2vuy uyvy yuy2 yuyv yv12 i420 iyuv nv12 y800 v210 dib hap1 hap5 hapy
-    dvc dvcp dvpp dv5n dv5p dvsd dv25 dv50 dvh1 dvhp dvhq dvh5 dvh6
+    dvc dvcp dvpp dv5n dv5p dvsd dv25 dv50 dvhp dvhq dvh5 dvh6
     v_mjpeg v_prores v_uncompressed
 """.split())
 IN_PLACE = EVERY_FRAME | frozenset("""
@@ -37,6 +37,8 @@ LOST = "the times of its frames were lost, as in a stream copy from .avi"
 # Where decoding begins with frames that cannot be decoded, only decoding tells how many those are.
 PARTIAL = "its keyframes are no whole pictures"
 NO_KEYFRAME = "its first frame is no keyframe"
+NOT_CODED = "it has frames that are not coded"
+CONTRADICTED = "its header denies the B-frames that its times show"
 OPEN = "its first frames need others, which were cut off"
 VOP, B_VOP = b"\0\0\x01\xb6", 2
 
@@ -54,9 +56,10 @@ def without_times(data: mmap.mmap, codec: str, config: bytes,
                   samples: tuple[np.ndarray, np.ndarray] | None) -> str:
     """Why a track whose times say nothing must be read in order, or "".
 
-    samples: where its frames begin and end; None if that is not known.
+    samples: where its frames begin and end; None if that is not known. H.264's slices are asked,
+    whatever its header says: a clip with another header may have been joined to the first.
     """
-    if not may_reorder(codec, config):
+    if not may_reorder(codec, config) and (samples is None or codec not in H264):
         return ""
     if samples is None or not (codec in H264 or codec in MPEG4):
         return LOST
@@ -72,12 +75,15 @@ def without_times(data: mmap.mmap, codec: str, config: bytes,
 
 def partial_keyframes(data: mmap.mmap, codec: str, config: bytes,
                       samples: tuple[np.ndarray, np.ndarray], keys: np.ndarray) -> str:
-    """Why H.264 must be read in order though it has times or needs none, or "".
+    """Why a track must be read in order though it has times or needs none, or "".
 
-    Its keyframes may be none, but points from which P frames make the picture whole, bit by bit
-    (intra refresh). samples: where its frames begin and end. keys: which of them are keyframes.
+    H.264's keyframes may be none, but points from which P frames make the picture whole, bit by bit
+    (intra refresh). Of interlaced MPEG-4, FFmpeg leaves out B-frames that come behind a seek.
+    samples: where its frames begin and end. keys: which of them are keyframes.
     """
     starts, stops = samples
+    if codec in MPEG4 and mpeg4_header(config) == (False, True):
+        return "it is interlaced MPEG-4 with B-frames"
     keys = keys[(keys >= 0) & (keys < len(starts))]
     if codec not in H264 or not len(keys):
         return ""
@@ -184,22 +190,37 @@ def vop_type(data: mmap.mmap, begin: int, stop: int) -> int:
 
 
 def low_delay(config: bytes) -> bool:
-    """Whether a header of MPEG-4 part 2 says that no frame waits for another (14496-2, 6.2.3)."""
+    """Whether a header of MPEG-4 part 2 says that no frame waits for another."""
+    return mpeg4_header(config)[0]
+
+
+def mpeg4_header(config: bytes) -> tuple[bool, bool]:
+    """Whether no frame waits for another, and whether it is interlaced (14496-2, 6.2.3)."""
     found = re.search(rb"\0\0\x01[\x20-\x2f]", config)
     if not found:
-        return False
+        return False, False
     # video_object_layer(): random access, type, identifier, aspect ratio, control parameters.
-    bits = Bits(config[found.end():found.end() + 32])
+    bits = Bits(config[found.end():found.end() + 64])
     bits.read(1)
-    simple = bits.read(8) in (1, 17)             # Simple or Advanced Simple
+    waits_for_none = bits.read(8) in (1, 17)     # Simple or Advanced Simple: as FFmpeg then assumes
     if bits.read(1):
         bits.read(7)
     if bits.read(4) == 15:                       # a shape of the pixels of its own
         bits.read(16)
-    if not bits.read(1):                         # nothing said: as FFmpeg then assumes
-        return simple
-    bits.read(2)
-    return bool(bits.read(1))
+    if bits.read(1):
+        bits.read(2)
+        waits_for_none = bool(bits.read(1))
+        if bits.read(1):                         # sizes of a buffer
+            bits.read(79)
+    if bits.read(2):                             # no rectangle: not decoded by FFmpeg
+        return waits_for_none, False
+    bits.read(1)
+    ticks = bits.read(16)                        # in a second
+    bits.read(1)
+    if bits.read(1):                             # a fixed rate
+        bits.read(max(1, (ticks - 1).bit_length()))
+    bits.read(1 + 13 + 1 + 13 + 1)               # width and height
+    return waits_for_none, bool(bits.read(1))
 
 
 class Bits:
