@@ -32,6 +32,7 @@ VP9 = "-c:v libvpx-vp9 -crf 20 -b:v 0 -cpu-used 5 -g 20 -lag-in-frames 10 -auto-
 AV1 = "-c:v libaom-av1 -cpu-used 8 -crf 20 -g 20"
 MPEG4 = "-c:v mpeg4 -q:v 2 -g 20"
 MPEG2 = "-c:v mpeg2video -q:v 2 -bf 2"
+REFRESH = "-c:v libx264 -pix_fmt yuv420p -crf 12 -g 15 -x264-params intra-refresh=1"
 MJPEG = "-c:v mjpeg -q:v 2 -pix_fmt yuvj420p"
 UNEVEN = "-vf settb=1/1000,setpts=N*N+N*7 -fps_mode passthrough -enc_time_base 1:1000"
 TURNS = {"": (1, 0, 0, 1), "mirrored": (-1, 0, 0, 1), "upside down, mirrored": (1, 0, 0, -1),
@@ -47,6 +48,7 @@ class Footage(NamedTuple):
     options: str
     source: str = ""                             # the name of the file that it is a copy of
     turn: str = ""                               # one of TURNS: its display matrix
+    keep: float = 1                              # the share of its bytes that is kept
 
 
 def turned(turn: str) -> Footage:
@@ -61,6 +63,16 @@ FOOTAGE = [
     Footage("cut.mp4", "H.264", "cut without decoding: an edit list", "-ss 0.5", "b_frames.mp4"),
     Footage("cut_open_gop.mp4", "H.264", "the same, open GOPs", "-ss 0.7", "open_gop.mp4"),
     Footage("fragments.mp4", "H.264", "in fragments", "-movflags frag_keyframe+empty_moov", "b_frames.mp4"),
+    Footage("cut_end_open_gop.mp4", "H.264", "the same, cut at its end too", "-ss 0.5 -t 1.09", "open_gop.mp4"),
+    Footage("late.mp4", "H.264", "a first frame that is no keyframe", "-copyinkf -ss 0.5", "b_frames.mp4"),
+    Footage("late.mkv", "H.264", "a first frame that is no keyframe", "-copyinkf -ss 0.5", "b_frames.mp4"),
+    Footage("refresh.mp4", "H.264", "intra refresh, B-frames", f"{REFRESH} -bf 3"),
+    Footage("refresh.mkv", "H.264", "intra refresh, no B-frames", f"{REFRESH} -bf 0"),
+    Footage("every.mp4", "H.264", "a fragment for each frame", "-movflags frag_every_frame+empty_moov", "b_frames.mp4"),
+    Footage("cut_fragments.mp4", "H.264", "open GOPs, cut without decoding, fragments",
+            "-ss 0.9 -movflags frag_keyframe+empty_moov", "open_gop.mp4"),
+    Footage("below.mkv", "H.264", "times below 0", "-output_ts_offset -0.04 -avoid_negative_ts disabled",
+            "b_frames.mp4"),
     Footage("uneven.mp4", "H.264", "variable rate", f"{UNEVEN} {B_FRAMES}"),
     Footage("repeated_times.mp4", "H.264", "frames of one time",
             f"-vf settb=1/1000,setpts=N*N+N*7 -fps_mode passthrough {B_FRAMES}"),
@@ -81,6 +93,8 @@ FOOTAGE = [
     Footage("vp9.mp4", "VP9", "", VP9),
     Footage("av1.mkv", "AV1", "", AV1),
     Footage("av1.mp4", "AV1", "", AV1),
+    Footage("cut_av1.mp4", "AV1", "cut without decoding: an edit list", "-ss 0.5", "av1.mkv"),
+    Footage("interlaced_mpeg4.mp4", "MPEG-4", "interlaced, B-frames", f"{MPEG4} -bf 2 -flags +ildct+ilme"),
     Footage("mpeg4.mp4", "MPEG-4", "B-frames", f"{MPEG4} -bf 2"),
     Footage("mpeg4.mkv", "MPEG-4", "no B-frames", MPEG4),
     Footage("cut_mpeg4.mp4", "MPEG-4", "cut without decoding: an edit list", "-ss 0.3", "mpeg4.mp4"),
@@ -89,6 +103,9 @@ FOOTAGE = [
     Footage("mpeg4.avi", "MPEG-4", "no B-frames", MPEG4),
     Footage("packed.avi", "MPEG-4", "B-frames, by XviD", "-c:v libxvid -q:v 2 -bf 2"),
     Footage("mjpeg.avi", "MJPEG", "", MJPEG),
+    Footage("wmv2.avi", "WMV 8", "", "-c:v wmv2 -q:v 2 -g 20"),
+    Footage("cut_off.avi", "WMV 8", "cut off, so without an index", "-c:v wmv2 -q:v 2 -g 20", keep=0.9),
+    Footage("palette.avi", "raw", "colours in a palette", "-c:v rawvideo -pix_fmt pal8"),
     Footage("gaps.avi", "MPEG-4", "variable rate", f"-vf setpts=(N+5*floor(N/10))/25/TB -fps_mode vfr {MPEG4}"),
     Footage("h264.avi", "H.264", "B-frames", B_FRAMES),
     Footage("h264_no_b_frames.avi", "H.264", "no B-frames", NO_B_FRAMES),
@@ -131,12 +148,15 @@ def write(name: str, folder: Path) -> Path:
     command = ["ffmpeg", "-v", "error", "-y"]
     if footage.source:
         options = footage.options.split()
-        before = options if options[:1] == ["-ss"] else []
-        after = options if not before else []
+        before = options[:2] if options[:1] == ["-ss"] else []
+        after = options[len(before):]
         command += [*before, "-i", str(write(footage.source, folder)), "-c", "copy", *after]
     else:
         command += ["-f", "lavfi", "-i", PATTERN, "-threads", "1", *footage.options.split()]
     subprocess.run([*command, str(path)], check=True, capture_output=True)
+    if footage.keep < 1:
+        content = path.read_bytes()
+        path.write_bytes(content[:int(footage.keep * len(content))])
     if footage.turn:
         set_matrix(path, TURNS[footage.turn])
     return path

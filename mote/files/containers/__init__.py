@@ -30,12 +30,12 @@ from .avi import examine_avi
 from .look import DAMAGED, Look
 from .mkv import element, examine_mkv
 from .mp4 import examine_mp4
-from .reordering import NO_KEYFRAME, NOT_CODED, OPEN, PARTIAL
+from .reordering import CUT_AV1, NO_KEYFRAME, NOT_CODED, OPEN, PARTIAL
 
 __all__ = ["UNCOUNTED", "Look", "claimed_size", "container", "examine"]
 
-# Reasons that mean: fewer frames may decode than are stored.
-UNCOUNTED = (PARTIAL, NO_KEYFRAME, OPEN, NOT_CODED)
+# Reasons that mean: other frames may decode than torchcodec counts.
+UNCOUNTED = (PARTIAL, NO_KEYFRAME, OPEN, NOT_CODED, CUT_AV1)
 
 READERS = {"mp4": examine_mp4, "mkv": examine_mkv, "avi": examine_avi}
 

@@ -17,7 +17,6 @@ import numpy as np
 
 from .boxes import Box, box_tree, boxes, mp4_times, time_shifts
 from .reordering import (
-    CONTRADICTED,
     IN_PLACE,
     LOST,
     NO_KEYFRAME,
@@ -58,10 +57,8 @@ def fragments_in_order(data: mmap.mmap, moov: Tree, trak: Tree, moofs: list[Box]
     starts = [fragment.start for fragment in fragments if fragment.key and fragment.start >= 0]
     samples = np.array(starts, np.int64), np.full(len(starts), len(data))
     why = partial_keyframes(data, codec, config, samples, np.arange(len(starts)))
-    if why:
+    if why or not may_reorder(codec, config):
         return why
-    if not may_reorder(codec, config):
-        return "" if (np.diff(times) > 0).all() else CONTRADICTED
     for of_part in [*parts, times]:
         if len(of_part) > 2 and (np.diff(of_part) > 0).all():
             return LOST

@@ -14,11 +14,9 @@ import numpy as np
 from .avi import avi_in_order
 from .look import Look
 from .reordering import (
-    CONTRADICTED,
     IN_PLACE,
     NO_KEYFRAME,
     between_keyframes,
-    may_reorder,
     partial_keyframes,
     without_times,
 )
@@ -122,8 +120,6 @@ def mkv_in_order(data: mmap.mmap, at: int, number: int, film: dict[int, bytes]) 
     why = partial_keyframes(data, codec, config, samples, keys)
     if not why and times == sorted(times):
         why = without_times(data, codec, config, samples)
-    elif not why and not may_reorder(codec, config):
-        why = CONTRADICTED
     elif not why:
         onwards = np.diff(np.array(times), append=times[-1] + 1) > 0
         why = between_keyframes(data, codec, config, samples, keys, onwards)

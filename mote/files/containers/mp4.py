@@ -15,13 +15,12 @@ from .boxes import Box, box_tree, boxes, mp4_times, repeated, table, time_shifts
 from .fragments import fragments_in_order
 from .look import Look
 from .reordering import (
-    CONTRADICTED,
+    CUT_AV1,
     EVERY_FRAME,
     H264,
     IN_PLACE,
     NO_KEYFRAME,
     between_keyframes,
-    may_reorder,
     partial_keyframes,
     without_times,
 )
@@ -98,8 +97,8 @@ def mp4_in_order(data: mmap.mmap, moov: dict[bytes, list[Box]], trak: dict[bytes
     if len(edits) > 1:
         return "its edit list has several parts", 0
     front = frames_before_a_keyframe(data, trak, times, edits[0]) if edits else 0
-    if front and codec == "av01":                # its decoder gives out what an edit list hides
-        return "it was cut in front of a keyframe", 0
+    if front and codec == "av01":
+        return CUT_AV1, 0
     if b"stss" in trak and 1 not in table(data, trak[b"stss"][0], 1)[:, 0]:
         return NO_KEYFRAME, 0
 
@@ -115,8 +114,6 @@ def mp4_in_order(data: mmap.mmap, moov: dict[bytes, list[Box]], trak: dict[bytes
     why = partial_keyframes(data, codec, config, samples, keys)
     if not why and (not len(shifts) or shifts.min() == shifts.max()):
         why = without_times(data, codec, config, samples)
-    elif not why and not may_reorder(codec, config):
-        why = CONTRADICTED
     elif not why:
         steps = np.diff(shifts, append=shifts[-1:])
         why = between_keyframes(data, codec, config, samples, keys, steps == 0)

@@ -38,7 +38,7 @@ LOST = "the times of its frames were lost, as in a stream copy from .avi"
 PARTIAL = "its keyframes are no whole pictures"
 NO_KEYFRAME = "its first frame is no keyframe"
 NOT_CODED = "it has frames that are not coded"
-CONTRADICTED = "its header denies the B-frames that its times show"
+CUT_AV1 = "it was cut in front of a keyframe"    # its decoder gives out what an edit list hides
 OPEN = "its first frames need others, which were cut off"
 VOP, B_VOP = b"\0\0\x01\xb6", 2
 
