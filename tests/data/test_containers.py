@@ -293,8 +293,8 @@ def test_an_avi_whose_format_comes_before_any_stream_header_is_read_in_order(tmp
 @pytest.mark.parametrize("turn", ["", "mirrored", "turned by 90"])
 def test_a_size_that_changes_in_a_turned_mp4_gives_the_right_frames(tmp_path, turn):
     for i, size in enumerate(("96x64", "64x48")):
-        ffmpeg("-f", "lavfi", "-i", f"testsrc2=size={size}:rate=25:duration=1", *"-c:v libx264 -pix_fmt yuv420p".split(),
-               tmp_path / f"{i}.mp4")
+        ffmpeg("-f", "lavfi", "-i", f"testsrc2=size={size}:rate=25:duration=1", "-c:v", "libx264", "-pix_fmt",
+               "yuv420p", tmp_path / f"{i}.mp4")
     (tmp_path / "list").write_text("file 0.mp4\nfile 1.mp4\n")
     both = ffmpeg("-f", "concat", "-i", tmp_path / "list", "-c", "copy", tmp_path / "both.mp4")
     set_matrix(both, TURNS[turn])
@@ -386,8 +386,9 @@ def several_edits(folder):
     grown = len(parts) - struct.unpack_from(">I", content, at)[0]
     content = content[:at] + parts + content[at + len(parts) - grown:]
     for kind in (b"edts", b"trak", b"moov"):     # the header stands behind the frames, so no place moves
-        size = content.index(kind) - 4
-        content = content[:size] + struct.pack(">I", struct.unpack_from(">I", content, size)[0] + grown) + content[size + 4:]
+        at = content.index(kind) - 4
+        size = struct.unpack_from(">I", content, at)[0] + grown
+        content = content[:at] + struct.pack(">I", size) + content[at + 4:]
     path.write_bytes(content)
     return path
 
@@ -453,10 +454,11 @@ def of_fragments(folder, options, *before, flags="frag_keyframe+empty_moov"):
 
 def not_coded(folder):
     """An .avi with MPEG-4 frames of six bytes, which repeat the one before, as XviD writes them."""
-    content = ffmpeg("-f", "lavfi", "-i", PATTERN, *"-c:v mpeg4 -q:v 2 -g 20".split(), folder / "coded.avi").read_bytes()
+    coded = ffmpeg("-f", "lavfi", "-i", PATTERN, *"-c:v mpeg4 -q:v 2 -g 20".split(), folder / "coded.avi")
+    content = coded.read_bytes()
     pieces = []
     at = content.index(b"movi") + 4
-    with open(folder / "coded.avi", "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with open(coded, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         for i, (begin, stop) in enumerate(avi.avi_frames(data, at, 0)):
             pieces.append(content[begin - 8:stop + stop % 2])
             if i % 10 == 5:
