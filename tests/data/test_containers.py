@@ -33,7 +33,7 @@ from torchcodec.decoders import Demuxer, VideoDecoder
 
 from mote.data import Undecodable, decode, segment_indices
 from mote.files import decoding
-from mote.files.containers import UNCOUNTED, avi, boxes, examine, mp4, reordering
+from mote.files.containers import UNCOUNTED, avi, boxes, examine, mkv, mp4, reordering
 from tools.checks import videos
 
 pytestmark = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg program to write these files with")
@@ -393,7 +393,44 @@ def several_edits(folder):
     return path
 
 
+def in_groups(path):
+    """An .mkv of clusters of unknown size, with its frames in block groups, as some writers have them."""
+    content = path.read_bytes()
+    pieces = []
+    last = 0
+    for name, begin, stop in mkv.elements(content, 0, len(content)):
+        if name == mkv.SIMPLE:
+            block = content[begin:begin + 3] + b"\0" + content[begin + 4:stop]
+            reference = b"" if content[begin + 3] & 0x80 else b"\xfb\x81\xff"
+            inner = b"\xa1" + struct.pack(">I", 1 << 28 | len(block)) + block + reference
+            pieces += [content[last:content.rindex(b"\xa3", last, begin)], b"\xa0", struct.pack(">I", 1 << 28 | len(inner)),
+                       inner]
+            last = stop
+    path.write_bytes(b"".join(pieces) + content[last:])
+    return path
+
+
+def all_keys(path):
+    content = bytearray(path.read_bytes())
+    for name, begin, _ in mkv.elements(bytes(content), 0, len(content)):
+        if name == mkv.SIMPLE:
+            content[begin + 3] |= 0x80
+    path.write_bytes(content)
+    return path
+
+
+def live(folder, source, *options):
+    return ffmpeg("-i", source, "-c", "copy", *options, "-live", "1", folder / "live.mkv")
+
+
 PARTLY = {
+    "intra refresh in block groups, mkv": lambda folder: in_groups(live(folder, refreshed(folder, ".mkv", 0))),
+    "no keyframe first in block groups, mkv": lambda folder: in_groups(
+        live(folder, write("b_frames.mp4", folder), "-ss", "0.5", "-copyinkf")),
+    "all marked as keyframes, mkv": lambda folder: all_keys(live(folder, write("hevc.mp4", folder))),
+    "times that leap, mp4": lambda folder: ffmpeg(
+        *"-f lavfi -i testsrc2=size=96x64:rate=5:duration=10 -c:v libx264 -pix_fmt yuv420p -g 20 -bf 3".split(),
+        *"-video_track_timescale 1000000000".split(), folder / "leap.mp4"),
     "edit list of two parts": several_edits,
     "no B-frames in the header, lost times behind, mp4": lambda folder: two_headers(folder, ".mp4"),
     "no B-frames in the header, lost times behind, mkv": lambda folder: two_headers(folder, ".mkv"),

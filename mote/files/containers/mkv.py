@@ -14,6 +14,8 @@ import numpy as np
 from .avi import avi_in_order
 from .look import Look
 from .reordering import (
+    EVERY_FRAME,
+    H264,
     IN_PLACE,
     NO_KEYFRAME,
     between_keyframes,
@@ -22,10 +24,10 @@ from .reordering import (
 )
 
 # Ids from RFC 9559, 5, with the bits that give their length, as they stand in the file. There they
-# are called Segment, Cluster, BlockGroup, Tracks; Timestamp, SimpleBlock and Block; TrackEntry,
-# TrackNumber, TrackType, CodecID, CodecPrivate, ContentEncodings.
+# are called Segment, Cluster, BlockGroup, Tracks; Timestamp, SimpleBlock, Block, ReferenceBlock;
+# TrackEntry, TrackNumber, TrackType, CodecID, CodecPrivate, ContentEncodings.
 SEGMENT, CLUSTER, GROUP, TRACKS = 0x18538067, 0x1F43B675, 0xA0, 0x1654AE6B
-TIME, BLOCKS = 0xE7, (0xA3, 0xA1)
+TIME, SIMPLE, BLOCK, REFERENCE = 0xE7, 0xA3, 0xA1, 0xFB
 ENTRY, NUMBER, KIND, CODEC, PRIVATE, ENCODINGS = 0xAE, 0xD7, 0x83, 0x86, 0x63A2, 0x6D80
 
 
@@ -96,7 +98,7 @@ def mkv_in_order(data: mmap.mmap, at: int, number: int, film: dict[int, bytes]) 
     """Why a track must be read in order, or "". at: where the blocks begin."""
     codec = film[CODEC].rstrip(b"\0").decode("latin-1").lower()
     config = film.get(PRIVATE, b"")
-    times, starts, stops = mkv_blocks(data, at, number)
+    times, starts, stops, marks = mkv_blocks(data, at, number)
     if codec == "v_ms/vfw/fourcc":               # as in an .avi: times of decoding
         chunks = zip(starts, stops)
         # The private data is a BITMAPINFOHEADER.
@@ -105,12 +107,11 @@ def mkv_in_order(data: mmap.mmap, at: int, number: int, film: dict[int, bytes]) 
         return "two of its frames have one time"
     if min(times, default=0) < 0:                # FFmpeg gives such a keyframe no time at all
         return "it has times below 0"
-    content = np.frombuffer(data, np.uint8)
-    # The flags of a SimpleBlock say whether it is a keyframe; those of a Block in a group do not.
-    keys = np.flatnonzero(content[np.array(starts, np.int64) - 1] & 0x80)
-    del content                                  # or the mapping could not be closed
-    if len(keys) and keys[0]:
+    keys = np.flatnonzero(marks)
+    if not all(marks[:1]):
         return NO_KEYFRAME
+    if len(marks) > 2 and all(marks) and codec not in EVERY_FRAME | H264:
+        return "it does not say which of its frames are keyframes"
     if codec in IN_PLACE:
         return ""
     # Encoded (compressed, encrypted): the bytes of a block are not those of its frame.
@@ -126,8 +127,9 @@ def mkv_in_order(data: mmap.mmap, at: int, number: int, film: dict[int, bytes]) 
     return why
 
 
-def mkv_blocks(data: mmap.mmap, at: int, number: int) -> tuple[list[int], list[int], list[int]]:
-    """Of a track's frames: when each is shown, where it begins and ends.
+def mkv_blocks(data: mmap.mmap, at: int, number: int
+               ) -> tuple[list[int], list[int], list[int], list[bool]]:
+    """Of a track's frames: when each is shown, where it begins and ends, if it is a keyframe.
 
     Times in ticks of the segment, 1 ms if it says nothing else; places in bytes of the file. A
     block counts as one frame: lacing (RFC 9559, 10.3), which packs several, is for sound.
@@ -135,18 +137,24 @@ def mkv_blocks(data: mmap.mmap, at: int, number: int) -> tuple[list[int], list[i
     times: list[int] = []
     starts: list[int] = []
     stops: list[int] = []
+    keys: list[bool] = []
     cluster = 0
+    ours = False
     for name, begin, stop in elements(data, at, len(data)):
         if name == TIME:
             cluster = int.from_bytes(data[begin:stop], "big")
-        elif name in BLOCKS:
+        elif name == REFERENCE and ours:         # the block in front of it, in its group
+            keys[-1] = False
+        elif name in (SIMPLE, BLOCK):
             # The number of its track, its time after the cluster's, one byte of flags.
             track, first = data[begin] & 127, begin + 1
             if data[begin] < 128:
                 track, first = data[begin] & 63, begin + 2
                 track = track << 8 | data[begin + 1]
-            if track == number:
+            ours = track == number
+            if ours:
                 times.append(cluster + struct.unpack_from(">h", data, first)[0])
                 starts.append(first + 3)
                 stops.append(stop)
-    return times, starts, stops
+                keys.append(name == BLOCK or data[first + 2] >= 0x80)
+    return times, starts, stops, keys

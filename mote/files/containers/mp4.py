@@ -91,6 +91,8 @@ def mp4_in_order(data: mmap.mmap, moov: dict[bytes, list[Box]], trak: dict[bytes
         return fragments_in_order(data, moov, trak, moofs, codec, config), 0
     shifts = time_shifts(data, trak)
     times = mp4_times(data, trak, shifts)
+    if np.abs(np.diff(times)).max(initial=0) >= 1 << 28:         # FFmpeg takes it for damage
+        return "its times leap", 0
     if len(np.unique(times)) < len(times):
         return "two of its frames have one time", 0
     edits = mp4_edits(data, trak)
