@@ -465,6 +465,13 @@ PARTLY = {
 }
 
 
+def test_an_mkv_in_block_groups_is_sought_where_its_keyframes_are_whole(folder, tmp_path):
+    path = in_groups(live(tmp_path, write("b_frames.mp4", folder)))
+    assert examine(path).in_order == ""
+    for indices in (list(range(0, 50, 5)), [17], [33]):
+        assert wrong(path, indices) == []
+
+
 @pytest.mark.parametrize("trouble", PARTLY)
 def test_what_misleads_seeking_in_one_place_is_read_in_order(tmp_path, trouble):
     path = PARTLY[trouble](tmp_path)
