@@ -403,8 +403,8 @@ def in_groups(path):
             block = content[begin:begin + 3] + b"\0" + content[begin + 4:stop]
             reference = b"" if content[begin + 3] & 0x80 else b"\xfb\x81\xff"
             inner = b"\xa1" + struct.pack(">I", 1 << 28 | len(block)) + block + reference
-            pieces += [content[last:content.rindex(b"\xa3", last, begin)], b"\xa0", struct.pack(">I", 1 << 28 | len(inner)),
-                       inner]
+            group = b"\xa0" + struct.pack(">I", 1 << 28 | len(inner)) + inner
+            pieces += [content[last:content.rindex(b"\xa3", last, begin)], group]
             last = stop
     path.write_bytes(b"".join(pieces) + content[last:])
     return path
