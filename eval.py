@@ -31,6 +31,7 @@ from mote.runtime.checkpoints import build_model, interpolate, model_hash, read_
 from mote.runtime.errors import one_line_errors
 from mote.runtime.options import comma_separated, option, parse, positive
 from mote.runtime.precision import PRECISIONS, autocast
+from mote.runtime.progress import progress
 from mote.runtime.prompts import CACHE, read_templates
 from mote.runtime.ranks import Ranks, find_ranks, start
 from mote.runtime.workers import check_workers, count_workers
@@ -136,9 +137,12 @@ def load(cfg: Config, names: list[str], ranks: Ranks) -> Loaded:
 
     # N classes in 28 sentences each are slow to encode. Splits that share their names are encoded
     # once (functools.cache), and so are all later starts (CACHE, a folder).
+    bar = functools.partial(progress, what="class embeddings", shown=ranks.first)
+
     @functools.cache
     def embed(names: tuple[str, ...]) -> Tensor:
-        return class_embeddings(clip, tokenizer, list(names), templates, cache=CACHE)
+        return class_embeddings(clip, tokenizer, list(names), templates, cache=CACHE,
+                                progress=bar)
 
     model = visual_model(cfg, checkpoint, clip, embed(tuple(names)))
     # Each frame takes a row of the position table. CLIP alone has no layers that would read it.

@@ -28,7 +28,7 @@ from mote.model import MoTE
 from mote.runtime import run_folder
 from mote.runtime.errors import one_line_errors
 from mote.runtime.guard import Guard
-from mote.runtime.log import Meter, header, log_line
+from mote.runtime.log import Log, Meter, header
 from mote.runtime.options import comma_separated, option, parse, positive
 from mote.runtime.parallel import data_parallel, on_device, sync_only_on_the_last
 from mote.runtime.precision import PRECISIONS, TRAINING_PRECISIONS, autocast, dtype_for
@@ -92,6 +92,7 @@ class Config:
     keep: int = positive(2, "newest checkpoints to keep")
     keep_best: bool = option(False, "best.pt: of the best close-set top-1 so far")
     log_every: int = positive(20, "steps between log lines")
+    tensorboard: bool = option(False, "curves for TensorBoard, in --out", needs="tensorboard")
     workers: str = option("auto", "decoding processes per rank; auto: see workers.py")
     threads: int = option(0, "torch's threads per rank; 0: torch's choice")
     device: str = option("auto", "auto, cpu, cuda, cuda:N, ...")
@@ -261,7 +262,7 @@ def set_up(cfg: Config) -> Run:
                             model.image_size)
     benchmark = Benchmark(tests, embeddings, templates, cfg.frames, model.image_size, ranks,
                           workers, begin.out, dtype_for(ranks.device, cfg.eval_precision),
-                          cfg.final_precision, cfg.keep_best)
+                          cfg.final_precision, cfg.keep_best, cfg.tensorboard, begin.step)
     watch = Watch(videos, workers, begin.out / "skipped.txt")
     clips = TrainingClips(videos, cfg.frames, model.image_size, cfg.seed, cfg.flip, cfg.min_area,
                           watch, cfg.gray)
@@ -270,8 +271,8 @@ def set_up(cfg: Config) -> Run:
     about["untrained"] = benchmark.untrained(model, begin.resumed)
     run_folder.load_start(model, optimizer, weights, begin)
 
-    run_folder.open_run(ranks, begin, drawn, tests[cfg.data].videos, train.classes)
-    ranks.say(header(ranks, about, optimizer, train, len(drawn), batches, begin.out))
+    run_folder.open_run(ranks, begin, drawn, tests[cfg.data].videos, train.classes, asdict(cfg))
+    ranks.say(header(ranks, cfg, about, optimizer, train, len(drawn), batches, begin.out))
     return Run(ranks, begin.out, begin.resumed, videos, batches, stream, model, optimizer,
                benchmark, about)
 
@@ -286,8 +287,9 @@ def run(cfg: Config) -> dict:
     objective = data_parallel(Objective(model, cfg.second_pass), ranks, cfg.compile)
     guard = Guard(ranks, model.visual, parts.videos, parts.out, parts.resumed)
     meter = Meter(ranks, parts.resumed)
+    log = Log(ranks, parts.out, parts.batches, optimizer, parts.benchmark, cfg)
 
-    for step in range(parts.batches.start, total_steps + 1):
+    for step in log.bar(range(parts.batches.start, total_steps + 1)):
         # Test what `step` steps have given, the experts merged (Eq. 6). The last turn only tests.
         if is_due(step, cfg.eval_every * steps_per_epoch) or step == total_steps:
             parts.benchmark.test(model.merged(), step, step // steps_per_epoch, meter.means,
@@ -321,8 +323,7 @@ def run(cfg: Config) -> dict:
         save_is_due = epoch_ends or is_due(done, cfg.save_every) or guard.run_must_end
         if log_is_due:
             means, speed = meter.read()
-            loss = weighted_sum(means, cfg)
-            ranks.say(log_line(done, parts.batches, loss, means, optimizer, speed))
+            log.add(done, weighted_sum(means, cfg), means, speed)
         if log_is_due or save_is_due:
             guard.report_bad_videos()
         if save_is_due:

@@ -20,6 +20,7 @@ import json
 import os
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -60,28 +61,31 @@ BATCH = 256                                     # sentences at a time through th
 def class_embeddings(
     clip: nn.Module, tokenizer: "Tokenizer", names: list[str],
     templates: tuple[str, ...] = TEMPLATES, cache: str | Path | None = None,
+    progress: Callable = iter,
 ) -> Tensor:
     """Eq. 1, g, with prompt ensembling (Table 8): N names -> (N, D), unit length, float32.
 
     The result is on the CPU. cache: a folder. The name of the file in it is a hash of weights,
-    names and templates, so that nothing stale is ever found. Warns of words that the text tower has
-    never seen. Raises ValueError for a template without exactly one {}.
+    names and templates, so that nothing stale is ever found. progress: what the batches of
+    sentences are taken from, given their range; it may show a bar, as tqdm does. Warns of words
+    that the text tower has never seen. Raises ValueError for a template without exactly one {}.
     """
     check_templates(templates)
     tokenizer.warn_of_unknown(names)
     if cache is None:
-        return encode_classes(clip, tokenizer, names, templates).cpu()
+        return encode_classes(clip, tokenizer, names, templates, progress).cpu()
 
     file = cache_file(cache, clip, names, templates)
     embeddings_ND = read_cache(file)
     if embeddings_ND is None:
-        embeddings_ND = encode_classes(clip, tokenizer, names, templates).cpu()
+        embeddings_ND = encode_classes(clip, tokenizer, names, templates, progress).cpu()
         write_cache(file, embeddings_ND)
     return embeddings_ND
 
 
 def encode_classes(
-    clip: nn.Module, tokenizer: "Tokenizer", names: list[str], templates: tuple[str, ...]
+    clip: nn.Module, tokenizer: "Tokenizer", names: list[str], templates: tuple[str, ...],
+    progress: Callable = iter,
 ) -> Tensor:
     """What class_embeddings computes, without cache and checks -> (N, D), on clip's device."""
     sentences = []
@@ -89,7 +93,7 @@ def encode_classes(
         sentences += [template.replace("{}", name) for template in templates]
 
     sentence_features = []
-    for i in range(0, len(sentences), BATCH):
+    for i in progress(range(0, len(sentences), BATCH)):
         tokens = tokenizer(sentences[i:i + BATCH]).to(clip.logit_scale.device)
         y = clip.encode_text(tokens).float()
         sentence_features.append(F.normalize(y, dim=-1))

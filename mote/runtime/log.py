@@ -1,5 +1,6 @@
 """
-What a run prints: its header, a line every so many steps, the table at its end.
+What a run prints: its header, a line every so many steps, the table at its end. log.jsonl keeps
+the lines.
 
 The losses come by name, as train.py's `Objective` returns them: this file knows none of them.
 Not part of the paper.
@@ -7,27 +8,31 @@ Not part of the paper.
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
 
 from ..data import MicroBatches
 from ..datasets.dataset import Dataset
+from .options import differences
 from .precision import dtype_for
+from .progress import duration, progress
 from .ranks import Ranks, gather
+from .recipes import RECIPES
 
 FIRST_LOSSES = ("L_TE", "L_WMR", "L_MSE")       # of checkpoints that kept them in a list
 
 
-def header(ranks: Ranks, about: dict, optimizer: torch.optim.Optimizer, train: Dataset,
+def header(ranks: Ranks, cfg, about: dict, optimizer: torch.optim.Optimizer, train: Dataset,
            drawn: int, batches: MicroBatches, out: Path) -> str:
-    """The first lines of a log: versions, device, configuration, sizes, untrained CLIP's top-1.
+    """The first lines of a log: versions, device, options, sizes, untrained CLIP's top-1.
 
-    about: what a checkpoint says of the run. drawn: how many of the training videos are used.
-    Together with the data, these lines are what somebody needs to repeat the run from its log.
+    cfg: train.py's Config. about: what a checkpoint says of the run. drawn: how many of the
+    training videos are used. Of the options, those are shown that are not the recipe's; all are in
+    config.json. Together with the data, this is what somebody needs to repeat the run.
     """
-    config = about["config"]
+    beside = differences(cfg, RECIPES) or "nothing"
     trained = []
     for group in optimizer.param_groups:
         millions = sum(parameter.numel() for parameter in group["params"]) / 1e6
@@ -38,26 +43,106 @@ def header(ranks: Ranks, about: dict, optimizer: torch.optim.Optimizer, train: D
         videos += f" repeated to {len(train.videos)}"                         # Appendix B
     return "\n".join([
         f"torch {torch.__version__}, {ranks.world_size} x {ranks.device.type}, "
-        f"{torch.get_num_threads()} threads, {dtype_for(ranks.device, config['precision'])}",
-        f"config {json.dumps(config)}",
-        f"trained parameters: {', '.join(trained)}",
+        f"{torch.get_num_threads()} threads, {dtype_for(ranks.device, cfg.precision)}",
+        f"differs from the recipe: {beside} (all options: {out / 'config.json'})",
+        f"trained parameters: {', '.join(trained)}; "
+        f"warm-up {cfg.warmup:g} of {cfg.epochs} epochs",
         f"untrained CLIP, top-1: {', '.join(scores)}",
         f"{train.name}: {videos}, {len(train.classes)} classes, {batches.steps_per_epoch} steps "
         f"per epoch, from step {batches.start}; run folder {out}"])
 
 
-def log_line(step: int, batches: MicroBatches, loss: float, terms: dict[str, float],
-             optimizer: torch.optim.Optimizer, speed: str) -> str:
+class TimeLeft:
+    """Seconds that the rest of a run takes, from what it has taken since this process began.
+
+    Steps and evaluations count apart, for they take turns. An evaluation is expected to take as
+    long as the last one of its dataset; one that this process has not made yet counts nothing.
+    """
+
+    def __init__(self, batches: MicroBatches, eval_every: int, benchmark):
+        """eval_every: epochs. benchmark: scoring's Benchmark, which knows what its tests took."""
+        self.batches = batches
+        self.eval_every = eval_every * batches.steps_per_epoch
+        self.benchmark = benchmark
+        self.began = time.perf_counter()
+        self.tested_before = benchmark.seconds_in_all
+
+    def __call__(self, done: int) -> float:
+        """done: the number of the last step that was made. NaN before this process has made one."""
+        made = done - self.batches.start
+        if made == 0:
+            return math.nan
+        tested = self.benchmark.seconds_in_all - self.tested_before
+        stepping = time.perf_counter() - self.began - tested
+
+        # Still to come: the test after this step, those in between, and the one of all datasets.
+        seconds = self.benchmark.seconds
+        first = next(iter(self.benchmark.datasets))
+        stop = self.batches.stop
+        tests = (stop - 1) // self.eval_every - (done - 1) // self.eval_every
+        testing = tests * seconds.get(first, 0.0) + sum(seconds.values())
+        return stepping / made * (stop - done) + testing
+
+
+class Log:
+    """The log of a training: printed, kept in log.jsonl, and shown to TensorBoard if asked for.
+
+    What log.jsonl has is not the same in each run: speeds are in it. metrics.jsonl is the record
+    that a resumed run repeats to the byte.
+    """
+
+    def __init__(self, ranks: Ranks, out: Path, batches: MicroBatches,
+                 optimizer: torch.optim.Optimizer, benchmark, cfg):
+        """benchmark: scoring's Benchmark, for the time left and its board. cfg: train.py's Config.
+        """
+        self.ranks = ranks
+        self.file = out / "log.jsonl"
+        self.batches = batches
+        self.optimizer = optimizer
+        self.time_left = TimeLeft(batches, cfg.eval_every, benchmark)
+        # A parameter group for each part that is trained, as train.py's build_optimizer makes them.
+        trained = {"clip": cfg.clip_lr > 0, "temporal": cfg.layers > 0 and cfg.lr > 0}
+        self.parts = [part for part in trained if trained[part]]
+        self.board = benchmark.board
+
+    def bar(self, steps: range) -> Iterable[int]:
+        """The steps, of which the last is one that only tests, with a bar."""
+        return progress(steps, "training", self.batches.stop, self.ranks.first, steps.start,
+                        self.time_left)
+
+    def add(self, step: int, loss: float, terms: dict[str, float], speed: dict[str, float]) -> None:
+        """A line. step: how many are done. loss: the weighted sum of the terms, {name: mean}.
+
+        speed: of `Meter.read`. The rates are those of the last step.
+        """
+        groups = zip(self.parts, self.optimizer.param_groups, strict=True)
+        rates = {part: group["lr"] for part, group in groups}
+        epoch = step / self.batches.steps_per_epoch
+        left = duration(self.time_left(step))
+        self.ranks.say(log_line(step, self.batches.stop, epoch, loss, terms, rates, speed, left))
+        if not self.ranks.first:
+            return
+
+        scalars = {**terms, **{f"lr_{name}": rate for name, rate in rates.items()}, **speed}
+        if terms:                                  # none before the first step that was not refused
+            scalars = {"loss": loss, **scalars}
+        scalars = {name: number for name, number in scalars.items() if math.isfinite(number)}
+        with open(self.file, "a") as lines:
+            lines.write(json.dumps({"step": step, "epoch": epoch, **scalars}) + "\n")
+        self.board.add(step, scalars)
+
+
+def log_line(step: int, stop: int, epoch: float, loss: float, terms: dict[str, float],
+             rates: dict[str, float], speed: dict[str, float], left: str) -> str:
     """One line of the log, as docs/reliability.md explains it.
 
-    step: how many are done. loss: the weighted sum of the terms. terms: {name: mean}. speed: the
-    text of `Meter.read`. The rates are those of the last step, a parameter group each: CLIP, then
-    the temporal transformer; a frozen part has none.
+    rates: CLIP's, then the temporal transformer's; a frozen part has none. left: a duration.
     """
     means = "  ".join(f"{name} {mean:.3f}" for name, mean in terms.items())
-    rates = "/".join(f"{group['lr']:.1e}" for group in optimizer.param_groups)
-    return (f"step {step}/{batches.stop}  epoch {step / batches.steps_per_epoch:.2f}  "
-            f"loss {loss:.3f}  {means}  lr {rates}  {speed}")
+    lr = "/".join(f"{rate:.1e}" for rate in rates.values())
+    return (f"step {step}/{stop}  epoch {epoch:.2f}  loss {loss:.3f}  {means}  lr {lr}  "
+            f"{speed['clips_per_second']:.0f} clips/s  "
+            f"data wait {100 * speed['data_wait']:.0f} %  left {left}")
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
@@ -129,8 +214,10 @@ class Meter:
         sums = {name: math.fsum(one.get(name, 0.0) for one in everyones) for name in names}
         return {"sums": sums, "passes": dict(self.passes), "means": self.means}
 
-    def read(self) -> tuple[dict[str, float], str]:
-        """The means over all ranks and "clips/s  data wait"; then begin anew. All ranks call it.
+    def read(self) -> tuple[dict[str, float], dict[str, float]]:
+        """The means over all ranks, and the speed; then begin anew. All ranks call it.
+
+        The speed is {"clips_per_second": .., "data_wait": share of the time}.
 
         Where every step since was refused, the means are those of the time before. Clips are this
         rank's times the number of ranks, and the waiting is this rank's: rank 0's is printed.
@@ -141,8 +228,8 @@ class Meter:
         self.sums = {}
         self.passes = {}
         seconds = time.perf_counter() - self.since
-        speed = (f"{self.clips * self.world_size / seconds:.0f} clips/s  "
-                 f"data wait {100 * self.waited / seconds:.0f} %")
+        speed = {"clips_per_second": self.clips * self.world_size / seconds,
+                 "data_wait": self.waited / seconds}
         self.restart()
         return self.means, speed
 

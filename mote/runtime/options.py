@@ -9,7 +9,9 @@ Command-line options: a script's frozen dataclass becomes its parser, a mistake 
 Not part of the paper.
 """
 import argparse
+import importlib.util
 import math
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import field, fields
@@ -32,11 +34,13 @@ def plain_errors(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def option(default, help: str, least: float = 0, above: float = -math.inf,
-           most: float = math.inf, choices: tuple | None = None) -> Any:
+           most: float = math.inf, choices: tuple | None = None, needs: str = "") -> Any:
     """A field of a configuration. A number must be finite, at least `least`, above `above`, at
     most `most`: it is not negative unless its field says so. choices: the values allowed.
+    needs: a package, for a switch that works only where it is installed.
     """
-    rules = {"help": help, "least": least, "above": above, "most": most, "choices": choices}
+    rules = {"help": help, "least": least, "above": above, "most": most, "choices": choices,
+             "needs": needs}
     return field(default=default, metadata=rules)
 
 
@@ -84,7 +88,29 @@ def parse(config_class: type, script: str, description: str, recipes: tuple[Call
         parser.set_defaults(**decided)
     config = config_class(**vars(parser.parse_args(argv)))
     check_ranges(config)
+    check_packages(config)
     return config
+
+
+def differences(config, recipes: tuple[Callable, ...]) -> str:
+    """The options that are not the defaults in force, as a command line has them.
+
+    recipes: as `parse` takes them, here asked what goes with the configuration. --data is left out:
+    it chooses the recipe.
+    """
+    defaults: dict = {}
+    for recipe in recipes:
+        defaults = {**recipe(config), **defaults}
+    words = []
+    for one in fields(config):
+        value = getattr(config, one.name)
+        if one.name == "data" or value == defaults.get(one.name, one.default):
+            continue
+        if one.type is bool:
+            words.append(flag(one.name if value else f"no-{one.name}"))
+        else:
+            words += [flag(one.name), str(value)]
+    return shlex.join(words)
 
 
 def joined(argv: list[str], config_class: type) -> list[str]:
@@ -131,3 +157,11 @@ def check_ranges(config) -> None:
             lowest = f"above {above:g}" if above >= least else f"of at least {least:g}"
             highest = f" and at most {most:g}" if most < math.inf else ""
             raise ValueError(f"{flag(one.name)} must be a number {lowest}{highest}, got {value}")
+
+
+def check_packages(config) -> None:
+    """Raise ValueError for a switch that is on and whose package is not installed."""
+    for one in fields(config):
+        package = one.metadata["needs"]
+        if package and getattr(config, one.name) and importlib.util.find_spec(package) is None:
+            raise ValueError(f"{flag(one.name)} needs the package {package}: pip install {package}")

@@ -3,6 +3,7 @@ What the scripts need for class embeddings: the sentences of --templates, and a 
 
 Not part of the paper; its 28 sentences are TEMPLATES of mote/clip_backbone.py.
 """
+import functools
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from ..clip_backbone import TEMPLATES, Tokenizer, check_templates, class_embeddings
 from ..datasets.dataset import Dataset
 from ..datasets.folders import read_text
+from .progress import progress
 from .ranks import Ranks, from_rank_0
 
 # Shared by all runs of a user. A file's name is a hash of all that its content depends on, so that
@@ -42,5 +44,7 @@ def embed_datasets(clip: nn.Module, tokenizer: Tokenizer, datasets: dict[str, Da
     embeddings = {}
     if ranks.first:
         for name, data in datasets.items():
-            embeddings[name] = class_embeddings(clip, tokenizer, data.classes, templates, CACHE)
+            bar = functools.partial(progress, what=f"class embeddings of {name}")
+            embeddings[name] = class_embeddings(clip, tokenizer, data.classes, templates, CACHE,
+                                                bar)
     return from_rank_0(embeddings)

@@ -22,6 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..data import require_decoder
+from .progress import cleared
 
 PATIENCE = timedelta(hours=1)              # NCCL's 10 minutes are less than a slow disk takes
 
@@ -57,7 +58,8 @@ def print_line(text: str, stream: TextIO, end: str = "\n") -> None:
     nobody, and the run can save.
     """
     try:
-        print(text, end=end, file=stream, flush=True)
+        with cleared():
+            print(text, end=end, file=stream, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 

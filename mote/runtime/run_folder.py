@@ -2,7 +2,9 @@
 A run's folder: what was trained on, how it went, and where it can go on.
 
     train.txt val.txt classes.csv     the lists, as mote/datasets reads them (--data-root .)
+    config.json                       all options, of the newest start
     metrics.jsonl                     one line per evaluation
+    log.jsonl                         one line per line of the log
     step_N.pt last.pt                 the newest checkpoints; last.pt is the newest again
     best.pt                           with --keep-best: see `keep_best`
     skipped.txt refused.jsonl         two trouble logs: skipped videos and refused steps
@@ -271,11 +273,13 @@ def restore(optimizer: torch.optim.Optimizer, state: dict) -> None:
 
 
 # --- what is written -----------------------------------------------------------------------------
-def open_run(ranks: Ranks, start: Start, train: Videos, val: Videos, classes: list[str]) -> None:
-    """Make the folder, write the lists, and drop metrics that are later than the start.
+def open_run(ranks: Ranks, start: Start, train: Videos, val: Videos, classes: list[str],
+             config: dict) -> None:
+    """Make the folder, write options and lists, and drop what is recorded of after the start.
 
-    A run that goes on from step N measures again what came after N, so those lines go. Raises
-    ValueError for a folder with a train.txt but no metrics: it is a dataset, not a run.
+    A run that goes on from step N measures again what came after N, so those lines go, of
+    metrics.jsonl and of log.jsonl. config: the options, as a dict. Raises ValueError for a folder
+    with a train.txt but no metrics: it is a dataset, not a run.
     """
     if not ranks.first:
         return
@@ -286,14 +290,20 @@ def open_run(ranks: Ranks, start: Start, train: Videos, val: Videos, classes: li
                          "a dataset's own lists would be overwritten")
     for part in out.glob(".*.pt.*"):                             # what a kill left of a checkpoint
         part.unlink()
-    kept = [line for line in read_metrics(out) if line["step"] <= start.step]
-    # Renamed when whole: a kill must not cost the history. Written before the lists, because a
-    # folder that has it is ours, and its lists may be overwritten at the next start.
-    part = out / ".metrics.jsonl"
-    part.write_text("".join(f"{json.dumps(line)}\n" for line in kept))
-    os.replace(part, out / "metrics.jsonl")
+    # Metrics are written before the lists, because a folder that has them is ours, and its lists
+    # may be overwritten at the next start.
+    cut(out / "metrics.jsonl", read_metrics(out), start.step)
+    cut(out / "log.jsonl", read_log(out), start.step)
+    (out / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     write_split(out, "train", train, classes)
     write_split(out, "val", val, classes)
+
+
+def cut(file: Path, lines: list[dict], step: int) -> None:
+    """Write those of the lines that are not of after a step. A kill must not cost the history."""
+    part = file.with_name(f".{file.name}")                       # renamed when whole
+    part.write_text("".join(f"{json.dumps(line)}\n" for line in lines if line["step"] <= step))
+    os.replace(part, file)
 
 
 def read_metrics(out: Path) -> list[dict]:
@@ -301,20 +311,25 @@ def read_metrics(out: Path) -> list[dict]:
 
     A line that a kill has cut is left out. Its evaluation then counts as not done.
     """
-    file = out / "metrics.jsonl"
+    lines = read_lines(out / "metrics.jsonl")
+    return [line for line in lines if isinstance(line.get("data"), str)]
+
+
+def read_log(out: Path) -> list[dict]:
+    """What log.jsonl has of each line of the log, oldest first; [] without a file."""
+    lines = read_lines(out / "log.jsonl")
+    return [line for line in lines if isinstance(line.get("epoch"), float)]
+
+
+def read_lines(file: Path) -> list[dict]:
+    """The lines that have a step. One that a kill has cut is left out, though it may be json."""
     if not file.exists():
         return []
     lines = []
     for text in file.read_text(errors="replace").splitlines():
         with contextlib.suppress(ValueError):
             lines.append(json.loads(text))
-    return [line for line in lines if is_evaluation(line)]
-
-
-def is_evaluation(line) -> bool:
-    """Whether a line has what `evaluated` reads: half a line may still be valid json."""
-    return (isinstance(line, dict) and isinstance(line.get("step"), int)
-            and isinstance(line.get("data"), str))
+    return [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int)]
 
 
 def evaluated(out: Path) -> set[tuple[int, str]]:

@@ -16,6 +16,7 @@ raise an error are not dangerous: mote/data.py and guard.py see to them. Not par
 import contextlib
 import itertools
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -26,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ..data import Undecodable, collate
 from .errors import printable
+from .ranks import print_line
 
 HUNG = 120.0              # seconds at one video, after which its worker is taken to hang
 POLL = 5.0                # seconds between looks at the workers while no batch comes
@@ -98,7 +100,7 @@ class Watch:
     def skip(self, path: str, harm: str) -> None:
         """Never touch a video again, in this start or a later one. It may be in the list twice."""
         self.skipped |= {index for index, other in enumerate(self.paths) if other == path}
-        print(f"skipped from now on: {printable(path)} (its worker: {harm})", flush=True)
+        print_line(f"skipped from now on: {printable(path)} (its worker: {harm})", sys.stdout)
 
         if self.file:
             self.file.parent.mkdir(parents=True, exist_ok=True)

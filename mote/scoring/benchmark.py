@@ -3,6 +3,7 @@ The datasets that a training run is tested on: opened once, scored, printed and 
 
 Not part of the paper.
 """
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,11 @@ from torch import Tensor
 
 from ..datasets.dataset import Dataset
 from ..model import MoTE
+from ..runtime.board import Board
 from ..runtime.ranks import Ranks, from_rank_0
 from ..runtime.run_folder import evaluated, keep_best, record
 from ..temporal_experts import TemporalTransformer
-from .evaluate import describe, evaluate
+from .evaluate import describe_failures, evaluate
 from .protocols import Protocol, protocol_of
 
 
@@ -22,8 +24,10 @@ class Benchmark:
 
     The first dataset is the one that the run trains on. frames: T. resize: the short side, in
     pixels. out: the run's folder. precision: of the tests between epochs; final_precision: of the
-    last one and of untrained CLIP. keep_best: see `run_folder.keep_best`. All ranks call its
-    methods.
+    last one and of untrained CLIP. keep_best: see `run_folder.keep_best`. tensorboard, start:
+    of its `board`. All ranks call its methods.
+
+    seconds, seconds_in_all: what the newest evaluation of each dataset took, and all of them.
 
     All is scored with one view, and in fp32 unless asked: eval.py's defaults, so that the numbers
     may be compared.
@@ -32,7 +36,7 @@ class Benchmark:
     def __init__(self, datasets: dict[str, Dataset], embeddings: dict[str, Tensor],
                  templates: list[str], frames: int, resize: int, ranks: Ranks, workers: int,
                  out: Path, precision: str = "fp32", final_precision: str = "fp32",
-                 keep_best: bool = False):
+                 keep_best: bool = False, tensorboard: bool = False, start: int = 0):
         self.datasets = datasets
         self.embeddings = embeddings
         self.templates = templates
@@ -44,6 +48,10 @@ class Benchmark:
         self.precision = precision
         self.final_precision = final_precision
         self.keep_best = keep_best
+        self.board = Board(tensorboard, out, start)
+        self.seconds: dict[str, float] = {}
+        self.seconds_in_all = 0.0
+        self.said: dict[str, str] = {}                           # of each dataset, as `say_once`
         self.protocols: dict[str, Protocol] = {}
         self.results: dict[str, dict] = {}                       # the newest of each dataset
 
@@ -55,18 +63,29 @@ class Benchmark:
         return replace(self.protocols[name], precision=precision)
 
     def score(self, model: MoTE, name: str, precision: str) -> dict:
-        """`evaluate` of a model on one of the datasets. Says how many videos failed, if any.
+        """`evaluate` of a model on one of the datasets. Its protocol is printed once, and so are
+        the videos that failed.
 
         Videos that kill a worker are shared with training, in the run's skipped.txt.
         """
         data = self.datasets[name]
         protocol = self.protocol(name, precision)
+        self.say_once(f"{name}'s protocol", str(protocol))
+        began = time.perf_counter()
         result = evaluate(model, data.videos, self.embeddings[name], self.ranks, protocol,
                           workers=self.workers, skipped=self.out / "skipped.txt")
+        self.seconds[name] = time.perf_counter() - began
+        self.seconds_in_all += self.seconds[name]
         if result["failed"]:
-            self.ranks.say(f"{name}: {len(result['failed'])} of {result['videos']} videos "
-                           "could not be decoded")
+            failures = describe_failures(result["failed"], result["videos"])
+            self.say_once(f"{name}'s failures", f"{name}: {failures}")
         return result
+
+    def say_once(self, what: str, text: str) -> None:
+        """Print, unless it was the last thing said of this: protocols seldom change."""
+        if self.said.get(what) != text:
+            self.ranks.say(text)
+        self.said[what] = text
 
     def test(self, model: MoTE, step: int, epoch: int, losses: dict[str, float],
              last: bool = False) -> None:
@@ -85,11 +104,13 @@ class Benchmark:
                 continue
             result = {"step": step, "epoch": epoch, "data": name, **losses,
                       **self.score(model, name, precision)}
-            self.ranks.say(f"epoch {epoch}, {describe(result)}")
+            self.ranks.say(one_line(result))
             # Before it is recorded: after a kill in between, the test is made again.
             if self.keep_best and name == names[0] and precision == self.precision:
                 keep_best(self.ranks, self.out, result)
             record(self.ranks, self.out, result)
+            if self.ranks.first:
+                self.board.add(step, scalars(result))
             self.results[name] = result
 
     def final(self, model: MoTE) -> dict[str, dict]:
@@ -122,3 +143,23 @@ class Benchmark:
             else:
                 top1[name] = self.score(clip, name, self.final_precision)["plain"]["top1"]
         return top1
+
+
+def one_line(result: dict) -> str:
+    """What is printed of an evaluation in training: epoch, dataset, and both pairs of scores."""
+    plain, modulated = result["plain"], result["modulated"]
+    line = (f"epoch {result['epoch']}  {result['data']}  "
+            f"top-1 {plain['top1']:.2f}  top-5 {plain['top5']:.2f}  "
+            f"with modulation: top-1 {modulated['top1']:.2f}  top-5 {modulated['top5']:.2f}")
+    if result["failed"]:
+        line += f"  ({result['decoded']} of {result['videos']} videos decoded)"
+    return line
+
+
+def scalars(result: dict) -> dict[str, float]:
+    """The scores of an evaluation by name, as TensorBoard shows them."""
+    named = {}
+    for name, end in (("plain", ""), ("modulated", " with modulation")):
+        for score, words in (("top1", "top-1"), ("top5", "top-5")):
+            named[f"{result['data']}/{words}{end}"] = result[name][score]
+    return named

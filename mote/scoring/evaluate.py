@@ -24,6 +24,7 @@ from ..model import MoTE
 from ..runtime.errors import printable
 from ..runtime.parallel import same_buffers
 from ..runtime.precision import autocast
+from ..runtime.progress import progress
 from ..runtime.ranks import Ranks, gather, gather_rows
 from ..runtime.watched_loading import Watch, watched
 from .protocols import Protocol, half_class_draws, mean_and_std
@@ -117,7 +118,8 @@ def all_cosines(model: MoTE, videos: Videos, classes_ND: Tensor, ranks: Ranks, p
     # Left on the device until the end: to read each would make the host wait for each.
     parts = [torch.empty(0, 2, len(classes_ND), device=ranks.device)]
     failed = []
-    for one in watched(data, keys, watch, workers, ranks.device):
+    batches = watched(data, keys, watch, workers, ranks.device)
+    for one in progress(batches, p.data, len(keys), ranks.first):
         failed += one["failed"]
         with autocast(ranks.device, p.precision):
             frames = one["frames"].to(ranks.device, non_blocking=True)

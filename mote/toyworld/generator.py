@@ -28,6 +28,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..runtime.progress import progress
+
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "diamond", "bar", "crescent",
           "heart")
 TRAINED_SHAPES = SHAPES[:5]
@@ -227,7 +229,7 @@ def write_side(folder: Path, name: str, side: str, count: int, key: tuple[int, .
 
     classes = class_set(name)
     lines = []
-    for i in range(count * len(classes)):
+    for i in progress(range(count * len(classes)), f"{name}, {side}"):
         # What the class does not fix is drawn.
         label = i % len(classes)
         words, fixed = classes[label]

@@ -16,6 +16,7 @@ from support.runs import ALONE
 
 import train
 from mote.runtime import log
+from mote.runtime.board import Board
 from mote.runtime.checkpoints import read_checkpoint, save_checkpoint
 from mote.runtime.ranks import Ranks
 
@@ -159,17 +160,110 @@ def test_the_speed_is_of_all_ranks_and_of_the_time_since_it_was_last_read(monkey
     clock[0] += 6.0
     meter.add([{"L_TE": 1.0}], 16)
     _, speed = meter.read()
-    assert speed == "6 clips/s  data wait 25 %"                  # 3 x 16 clips in 8 s
+    assert speed == {"clips_per_second": 6.0, "data_wait": 0.25}             # 3 x 16 clips in 8 s
     clock[0] += 50.0                                             # an evaluation
     meter.restart()
     clock[0] += 2.0
     _, speed = meter.read()
-    assert speed == "0 clips/s  data wait 0 %"
+    assert speed == {"clips_per_second": 0.0, "data_wait": 0.0}
 
 
-def test_a_line_of_the_log_by_hand():
+TERMS = {"L_TE": 1.0, "L_WMR": 2.0, "L_MSE": 0.3456}
+SPEED = {"clips_per_second": 6.4, "data_wait": 0.25}
+
+
+def log_in(out, ranks=ALONE, left: float = 5025.0) -> log.Log:
+    """A log of 60 steps, 20 an epoch, with its rates."""
     batches = SimpleNamespace(stop=60, steps_per_epoch=20)
     optimizer = SimpleNamespace(param_groups=[{"lr": 3e-6}, {"lr": 5e-5}])
-    terms = {"L_TE": 1.0, "L_WMR": 2.0, "L_MSE": 0.3456}
-    assert log.log_line(30, batches, 2.0346, terms, optimizer, "6 clips/s") == (
-        "step 30/60  epoch 1.50  loss 2.035  L_TE 1.000  L_WMR 2.000  L_MSE 0.346  lr 3.0e-06/5.0e-05  6 clips/s")
+    benchmark = SimpleNamespace(board=Board(False, out, 0), seconds_in_all=0.0)
+    one = log.Log(ranks, out, batches, optimizer, benchmark, train.parse_config([]))
+    one.time_left = lambda step: left
+    return one
+
+
+def test_a_line_of_the_log_by_hand(tmp_path, capsys):
+    log_in(tmp_path).add(30, 2.0346, TERMS, SPEED)
+    assert capsys.readouterr().out == (
+        "step 30/60  epoch 1.50  loss 2.035  L_TE 1.000  L_WMR 2.000  L_MSE 0.346  lr 3.0e-06/5.0e-05  "
+        "6 clips/s  data wait 25 %  left 1:23:45\n")
+
+
+def test_log_jsonl_has_what_a_line_shows_in_full(tmp_path):
+    for step in (20, 30):
+        log_in(tmp_path).add(step, 2.0346, TERMS, SPEED)
+    _, line = [json.loads(text) for text in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert line == {"step": 30, "epoch": 1.5, "loss": 2.0346, **TERMS, "lr_clip": 3e-6, "lr_temporal": 5e-5, **SPEED}
+
+
+@pytest.mark.parametrize("flags, names", [
+    ([], {"lr_clip", "lr_temporal"}), (["--clip-lr", "0"], {"lr_temporal"}),
+    (["--lr", "0"], {"lr_clip"}), (["--layers", "0"], {"lr_clip"})])
+def test_a_part_that_is_frozen_has_no_rate(job, tmp_path, flags, names):
+    train.main([*job, str(tmp_path), *flags])
+    line = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
+    assert {name for name in line if name.startswith("lr_")} == names
+
+
+def test_log_jsonl_has_finite_numbers_alone(tmp_path):
+    log_in(tmp_path, left=math.nan).add(30, math.nan, {"L_TE": math.inf}, {"clips_per_second": 6.4, "data_wait": 0.0})
+    log_in(tmp_path).add(40, 0.0, {}, SPEED)                     # every step so far was refused: there is no loss
+    first, second = [json.loads(text) for text in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert set(first) == {"step", "epoch", "lr_clip", "lr_temporal", "clips_per_second", "data_wait"}
+    assert "loss" not in second
+
+
+def test_another_rank_than_the_first_logs_nothing(tmp_path, capsys):
+    log_in(tmp_path, place(1, 2)).add(30, 2.0, TERMS, SPEED)
+    assert capsys.readouterr().out == "" and not list(tmp_path.iterdir())
+
+
+# --- the time left --------------------------------------------------------------------------------
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds, in a list, that the test sets."""
+    now = [100.0]
+    monkeypatch.setattr(log.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def benchmark_of(**seconds: float) -> SimpleNamespace:
+    """Two datasets, of which the tests have taken so long."""
+    datasets = {"k400": None, "ucf101": None}
+    return SimpleNamespace(datasets=datasets, seconds=seconds, seconds_in_all=sum(seconds.values()))
+
+
+def test_the_time_left_is_that_of_the_steps_and_of_the_tests_to_come(clock):
+    batches = SimpleNamespace(start=10, stop=60, steps_per_epoch=10)
+    benchmark = benchmark_of(k400=7.0, ucf101=3.0)               # of the untrained CLIP, before the clock started
+    left = log.TimeLeft(batches, 2, benchmark)                   # tests after steps 20 and 40, and at 60 of both
+    assert math.isnan(left(10))                                  # no step yet: there is no speed
+    clock[0] += 30.0
+    assert left(20) == 40 * 3 + 2 * 7 + 7 + 3                    # the test after step 20 is still to come
+    benchmark.seconds["k400"] = 11.0                             # now it is made
+    benchmark.seconds_in_all += 11.0
+    clock[0] += 11.0 + 3.0
+    assert left(21) == 39 * 3 + 11 + 11 + 3
+    clock[0] += 39 * 3.0
+    assert left(60) == 11 + 3                                    # all steps are made, the last test is not
+
+
+def test_a_test_that_was_never_made_counts_nothing(clock):
+    """A resumed run has the untrained scores from its checkpoint."""
+    left = log.TimeLeft(SimpleNamespace(start=0, stop=20, steps_per_epoch=10), 1, benchmark_of())
+    clock[0] += 20.0
+    assert left(10) == 20.0
+
+
+# --- the header -----------------------------------------------------------------------------------
+def test_the_header_shows_what_differs_from_the_recipe_and_where_all_options_are(world, tmp_path, capsys):
+    run = tmp_path / "run"
+    train.main(["--data", "toyworld", "--threads", "1", "--workers", "0", "--epochs", "1", "--zero-shot", "",
+                "--out", str(run)])
+    printed = capsys.readouterr().out
+    line, = (line for line in printed.splitlines() if line.startswith("differs from the recipe"))
+    assert line == (f"differs from the recipe: --zero-shot '' --out {run} --epochs 1 --workers 0 --threads 1 "
+                    f"(all options: {run}/config.json)")
+    assert "; warm-up 0.0625 of 1 epochs" in printed             # the recipe's, shrunk with its 16 epochs to one
+    config = json.loads((run / "config.json").read_text())
+    assert config == read_checkpoint(run)["config"] and config["batch"] == 32

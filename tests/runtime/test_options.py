@@ -4,12 +4,23 @@ A dataclass becomes a command line: recipes give defaults, the user's word wins,
 Checked on a configuration made for it, each number by hand. The recipes of train.py: test_recipes.py.
 """
 import math
+import shlex
 from argparse import Namespace
 from dataclasses import asdict, dataclass
 
 import pytest
 
-from mote.runtime.options import check_ranges, comma_separated, flag, option, parse, positive
+import train
+from mote.runtime.options import (
+    check_ranges,
+    comma_separated,
+    differences,
+    flag,
+    option,
+    parse,
+    positive,
+)
+from mote.runtime.recipes import RECIPES
 
 
 @dataclass(frozen=True)
@@ -105,6 +116,24 @@ BOTH = (by_name, by_size)
 def test_an_earlier_recipes_default_stands_and_the_users_value_wins(argv, layers, workers):
     config = parsed(*argv, recipes=BOTH)
     assert (config.layers, config.workers) == (layers, workers)
+
+
+@pytest.mark.parametrize("argv, given", [
+    ([], ""), (["--layers", "4"], ""),                           # the default, given or not
+    (["--name", "big"], "--name big"), (["--size", "large"], "--size large"),
+    (["--name", "big", "--layers", "6"], "--name big"), (["--name", "big", "--layers", "4"], "--name big --layers 4"),
+    (["--name", "two words"], "--name 'two words'"), (["--name", "big", "--size", "small"], "--name big --size small")])
+def test_what_differs_from_the_recipe_is_a_command_line_that_gives_the_same_configuration(argv, given):
+    config = parsed(*argv, recipes=BOTH)
+    words = shlex.split(differences(config, BOTH))
+    assert sorted(words) == sorted(shlex.split(given))
+    assert parsed(*words, recipes=BOTH) == config
+
+
+def test_a_switch_that_is_off_and_not_the_dataset_differs_from_the_recipe():
+    config = train.parse_config(["--data", "k400", "--no-flip", "--compile"])
+    assert differences(config, RECIPES) == "--no-flip --compile"
+    assert differences(train.parse_config(["--data", "ssv2"]), RECIPES) == ""            # its recipe has no flips
 
 
 def test_the_order_of_recipes_decides_and_not_that_of_the_options():

@@ -57,8 +57,9 @@ def test_a_checkpoint_is_kept_beside_damaged_ones_of_more_steps(tmp_path):
 
 
 # --- the start of a run ---------------------------------------------------------------------------
+LOG = [{"step": 1, "epoch": 0.5, "loss": 2.5}, {"step": 2, "epoch": 1.0, "loss": 1.5}]
 WHOLE = [{"step": 1, "data": "k400", "plain": {"top1": 1.5}}, {"step": 2, "data": "ucf101"}]
-LISTS = ([("a.mp4", 0)], [("b.mp4", 0)], ["a class"])
+LISTS = ([("a.mp4", 0)], [("b.mp4", 0)], ["a class"], {"epochs": 2})      # and the options
 
 
 def start_at(out: Path, step: int) -> Start:
@@ -83,20 +84,43 @@ def test_a_line_of_metrics_that_a_kill_has_cut_is_left_out_and_no_other(tmp_path
     assert file.read_bytes() == lines(WHOLE[0])
 
 
+def test_log_lines_of_after_the_start_are_cut_and_those_that_a_kill_has_cut_left_out(tmp_path):
+    (tmp_path / "log.jsonl").write_bytes(lines(*LOG, {"step": 3, "epoch": 1.5}) + b'{"step": 1, "epo')
+    runs.open_run(ALONE, start_at(tmp_path, 2), *LISTS)
+    assert (tmp_path / "log.jsonl").read_bytes() == lines(*LOG)
+    runs.open_run(ALONE, start_at(tmp_path, 0), *LISTS)
+    assert (tmp_path / "log.jsonl").read_bytes() == b""
+
+
+def test_a_killed_run_logs_each_step_once_as_if_it_had_not_been_killed(job, tmp_path, monkeypatch):
+    flags = [*job, str(tmp_path / "killed"), "--log-every", "1", "--save-every", "2"]
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        in_forward(patch, killed, 6)                             # step 5 is logged, step 4 is saved
+        train.main(flags)
+    train.main(flags)
+    train.main([*job, str(tmp_path / "whole"), "--log-every", "1"])
+    logs = [runs.read_log(tmp_path / name) for name in ("killed", "whole")]
+    assert [line["step"] for line in logs[0]] == [1, 2, 3, 4, 5, 6]
+    for line in (*logs[0], *logs[1]):
+        del line["clips_per_second"], line["data_wait"]          # all else is the same bit for bit
+    assert logs[0] == logs[1]
+
+
 def half_written(path, text, **_):
     path.write_bytes(text[:7].encode())
     raise Killed
 
 
 @pytest.mark.parametrize("where, what, calls", [
-    (Path, "write_text", 0), (os, "replace", 0), (runs, "write_split", 0), (Path, "write_text", 1),
-    (runs, "write_split", 1), (Path, "write_text", 2)])
+    (Path, "write_text", 0), (os, "replace", 0), (Path, "write_text", 1), (os, "replace", 1), (Path, "write_text", 2),
+    (runs, "write_split", 0), (Path, "write_text", 3), (runs, "write_split", 1), (Path, "write_text", 4)])
 @pytest.mark.parametrize("history", [(), WHOLE])
 def test_a_kill_between_the_writes_of_a_start_loses_nothing_and_the_next_start_is_not_refused(
         tmp_path, monkeypatch, where, what, calls, history):
     if history:
         runs.open_run(ALONE, start_at(tmp_path, 0), *LISTS)
         (tmp_path / "metrics.jsonl").write_bytes(lines(*history))
+        (tmp_path / "log.jsonl").write_bytes(lines(*LOG))
     real, kill, count = getattr(where, what), half_written if where is Path else killed, itertools.count()
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(where, what, lambda *a, **k: kill(*a, **k) if next(count) == calls else real(*a, **k))
@@ -104,6 +128,7 @@ def test_a_kill_between_the_writes_of_a_start_loses_nothing_and_the_next_start_i
     assert runs.read_metrics(tmp_path) == list(history)
     runs.open_run(ALONE, start_at(tmp_path, 2), *LISTS)
     assert runs.read_metrics(tmp_path) == list(history)
+    assert runs.read_log(tmp_path) == (LOG if history else [])
     assert (tmp_path / "train.txt").read_text() == "a.mp4 0\n" and (tmp_path / "val.txt").read_text() == "b.mp4 0\n"
 
 
@@ -113,7 +138,7 @@ def test_what_a_kill_left_of_a_checkpoint_is_removed_at_the_next_start_and_nothi
         (tmp_path / name).touch()
     runs.open_run(ALONE, start_at(tmp_path, 0), *LISTS)
     there = {path.name for path in tmp_path.iterdir()}
-    assert there == {*kept, "metrics.jsonl", "train.txt", "val.txt", "classes.csv"}
+    assert there == {*kept, "metrics.jsonl", "log.jsonl", "config.json", "train.txt", "val.txt", "classes.csv"}
 
 
 # --- evaluations ----------------------------------------------------------------------------------

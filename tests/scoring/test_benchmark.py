@@ -22,6 +22,10 @@ EMBEDDINGS = {name: torch.full((1, 3), i) for i, name in enumerate(SETS)}
 TOP1 = {"k400": 10.0, "ucf101": 20.0, "hmdb51": 0.0}
 
 
+def scores_of(name: str) -> dict:
+    return {"plain": {"top1": TOP1[name], "top5": 50.0}, "modulated": {"top1": 5.0, "top5": 25.0}}
+
+
 class Model:
     """As far as Benchmark knows MoTE. temporal: the transformer that it was given, if any."""
     finetune_classes = torch.zeros(5, 3)
@@ -44,7 +48,7 @@ class Scorer:
         name = protocol.data
         assert videos is SETS[name].videos and classes_ND is EMBEDDINGS[name]
         self.calls.append((model, name, {"protocol": protocol, **options}))
-        return {"plain": {"top1": TOP1[name]}, "failed": self.failed.get(name, []), "videos": 3,
+        return {**scores_of(name), "decoded": 2, "failed": self.failed.get(name, []), "videos": 3,
                 "per_video": [1, 2, 3]}
 
     def names(self) -> list[str]:
@@ -58,7 +62,6 @@ class Scorer:
 def asked(monkeypatch):
     scorer = Scorer()
     monkeypatch.setattr(scoring, "evaluate", scorer)
-    monkeypatch.setattr(scoring, "describe", lambda result: f"scores of {result['data']}")
     return scorer
 
 
@@ -82,11 +85,29 @@ def test_a_score_is_under_the_runs_protocol_and_leaves_out_its_skipped_videos(as
                     "skipped": tmp_path / "skipped.txt"}
 
 
-def test_videos_that_could_not_be_decoded_are_said_with_each_score(asked, tmp_path, capsys):
+def protocol_lines(name: str) -> str:
+    return f"{protocol_of(SETS[name], ['{}', 'a {}'], frames=8, resize=224)}\n"
+
+
+def test_protocols_and_undecodable_videos_are_said_once_and_again_when_they_change(asked, tmp_path, capsys):
     asked.failed["k400"] = ["a.mp4"]
-    benchmark_in(tmp_path).score(Model(), "k400", "fp32")
-    benchmark_in(tmp_path).score(Model(), "ucf101", "fp32")
-    assert capsys.readouterr().out == "k400: 1 of 3 videos could not be decoded\n"
+    benchmark = benchmark_in(tmp_path)
+    said = "k400: 1 of 3 videos could not be decoded: a.mp4\n"
+    for name, printed in (("k400", protocol_lines("k400") + said), ("ucf101", protocol_lines("ucf101")), ("k400", "")):
+        benchmark.score(Model(), name, "fp32")
+        assert capsys.readouterr().out == printed
+    asked.failed["k400"] = ["b.mp4"]
+    benchmark.score(Model(), "k400", "fp32")
+    assert capsys.readouterr().out == said.replace("a.mp4", "b.mp4")
+
+
+def test_the_seconds_of_the_newest_test_of_each_dataset_are_kept_and_of_all_tests(asked, tmp_path, monkeypatch):
+    ticks = iter([0.0, 5.0, 10.0, 12.0, 20.0, 24.0])
+    monkeypatch.setattr(scoring.time, "perf_counter", lambda: next(ticks))
+    benchmark = benchmark_in(tmp_path)
+    for name in ("k400", "ucf101", "k400"):
+        benchmark.score(Model(), name, "fp32")
+    assert benchmark.seconds == {"k400": 4.0, "ucf101": 2.0} and benchmark.seconds_in_all == 11.0
 
 
 # --- test -----------------------------------------------------------------------------------------
@@ -102,10 +123,17 @@ def test_a_test_is_printed_and_recorded_with_the_losses_and_without_the_answers(
     benchmark = benchmark_in(tmp_path)
     benchmark.test(Model(), 3, 1, {"L_TE": 0.5, "L_WMR": 0.25})
     line, = recorded(tmp_path)
-    assert line == {"step": 3, "epoch": 1, "data": "k400", "L_TE": 0.5, "L_WMR": 0.25, "plain": {"top1": 10.0},
-                    "failed": [], "videos": 3}
+    assert line == {"step": 3, "epoch": 1, "data": "k400", "L_TE": 0.5, "L_WMR": 0.25, **scores_of("k400"),
+                    "decoded": 2, "failed": [], "videos": 3}
     assert list(line)[:5] == ["step", "epoch", "data", "L_TE", "L_WMR"]
-    assert capsys.readouterr().out == "epoch 1, scores of k400\n"
+    assert capsys.readouterr().out == protocol_lines("k400") + (
+        "epoch 1  k400  top-1 10.00  top-5 50.00  with modulation: top-1 5.00  top-5 25.00\n")
+
+
+def test_a_line_says_how_many_videos_it_is_of_where_some_failed(asked, tmp_path, capsys):
+    asked.failed["k400"] = ["a.mp4"]
+    benchmark_in(tmp_path).test(Model(), 3, 1, {})
+    assert capsys.readouterr().out.endswith("top-5 25.00  (2 of 3 videos decoded)\n")
 
 
 def test_another_rank_than_the_first_scores_and_neither_prints_nor_writes(asked, tmp_path, capsys):

@@ -35,7 +35,7 @@ NEITHER = ("seed", "results", "date")
 # Flags of train.py that change no number. All others stand in a line where they are not the
 # default, and are then part of its recipe.
 NO_MATTER = ("data_root", "out", "resume", "eval_every", "save_every", "keep", "log_every",
-             "workers")
+             "workers", "tensorboard")
 
 # --- rows of the table ----------------------------------------------------------------------------
 UNTRAINED = "untrained CLIP, frames averaged"
