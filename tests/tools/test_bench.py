@@ -264,7 +264,7 @@ def test_the_loader_without_decord_says_what_to_install(video, tmp_path, monkeyp
     absent = [row for row in rows if row["ratio"] is None]
     assert [row["target"] for row in absent] == [">= 1.2", ">= 2"]
     assert all(row["reason"] == "not run: pip install decord" and row["holds"] is None for row in absent)
-    assert len(rows) == 7 and all(row["threads"] == 1 for row in rows)
+    assert len(rows) == 9 and all(row["threads"] == 1 for row in rows)
     shown = bench_rows.table(rows, bench.SECTIONS), bench_rows.describe(absent[0])
     assert all("not run: pip install decord" in text for text in shown)
 
@@ -278,7 +278,7 @@ def test_the_loader_without_ffmpeg_is_not_run_and_the_rest_is(video, tmp_path, m
 @needs_ffmpeg
 def test_a_video_that_decord_cannot_read_is_said_to_be_one(video, tmp_path):
     pytest.importorskip("decord")
-    first = measured(tmp_path / "f", "loader", "--video", str(video))[3]          # 48 pixels wide, which decord pads
+    first = measured(tmp_path / "f", "loader", "--video", str(video))[5]          # 48 pixels wide, which decord pads
     assert first["ratio"] is None and first["reason"].startswith("not run: decord: ")
 
 

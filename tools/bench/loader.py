@@ -7,6 +7,8 @@ Three ways to the frames of a clip: the training loader, and what speed.py compa
                      decision on flip and one on gray per clip; 224 (bilinear); floats. decord is
                      an extra of this benchmark: pip install decord
 
+Beside them, "a look" at the file's bytes, which tells whether torchcodec's seeks are right.
+
 There are three kinds of file: a video, the same prepared by tools/prepare.py, and a folder with
 the frames of the prepared one as JPEGs.
 
@@ -24,6 +26,7 @@ import torch
 from torch import Tensor
 
 from mote.data import TrainingClips, random_indices
+from mote.files.containers import Look, examine
 
 T = 8
 SIZE = 224
@@ -116,7 +119,16 @@ def authors_transforms(images: list, rng: np.random.Generator) -> list:
     return images
 
 
-WAYS = {"ours": ours, "decoding alone": decoding_alone, "decord + PIL": decord_and_pil}
+def a_look(path: Path) -> Callable[[int], Look]:
+    """What the file's bytes say of it. No frame is decoded."""
+    def get(_: int) -> Look:
+        return examine(path)
+
+    return get
+
+
+WAYS = {"ours": ours, "decoding alone": decoding_alone, "a look": a_look,
+        "decord + PIL": decord_and_pil}
 
 
 # --- 2. who decodes: workers on the CPU, or the GPU -----------------------------------------------
