@@ -14,7 +14,6 @@ Dimension key   B clips   T frames   D embedding   M training classes   E expert
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from math import cos, pi
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +28,7 @@ from mote.runtime import run_folder
 from mote.runtime.errors import one_line_errors
 from mote.runtime.guard import Guard
 from mote.runtime.log import Log, Meter, header
-from mote.runtime.options import comma_separated, option, parse, positive
+from mote.runtime.options import comma_separated, differences, option, parse, positive
 from mote.runtime.parallel import data_parallel, on_device, sync_only_on_the_last
 from mote.runtime.precision import PRECISIONS, TRAINING_PRECISIONS, autocast, dtype_for
 from mote.runtime.prompts import embed_datasets, read_templates
@@ -189,11 +188,12 @@ def build_optimizer(model: MoTE, config: Config) -> torch.optim.AdamW:
     model.temporal.requires_grad_(config.layers > 0 and config.lr > 0)
 
     clip = [*model.visual.parameters(), model.logit_scale]
+    parts = (("clip", clip, config.clip_lr), ("temporal", model.temporal.parameters(), config.lr))
     groups = []
-    for parameters, peak in ((clip, config.clip_lr), (model.temporal.parameters(), config.lr)):
+    for name, parameters, peak in parts:
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         if trained:
-            groups.append({"params": trained, "peak": peak})
+            groups.append({"params": trained, "name": name, "peak": peak})
     return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), eps=1e-8,
                              weight_decay=config.weight_decay, fused=True)
 
@@ -215,8 +215,7 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, epoch: float, config: C
 class Run:
     """What `set_up` puts together and the loop takes."""
     ranks: Ranks
-    out: Path                                                    # the run's folder
-    resumed: dict | None                                         # the checkpoint it goes on from
+    begin: run_folder.Start                                      # its folder; what it goes on from
     videos: list[tuple[str, int]]                                # (path, label)
     batches: MicroBatches                                        # which clips each step takes
     stream: Iterator[dict]                                       # those clips, decoded
@@ -258,8 +257,7 @@ def set_up(cfg: Config) -> Run:
     model = MoTE(clip.visual, temporal, embeddings[cfg.data], clip.logit_scale,
                  clip.image_mean, clip.image_std).to(ranks.device)
     optimizer = build_optimizer(model, cfg)
-    workers = count_workers(cfg.workers, ranks.device, batches.micro, cfg.frames,
-                            model.image_size)
+    workers = count_workers(cfg.workers, ranks.device, batches.micro, cfg.frames, model.image_size)
     benchmark = Benchmark(tests, embeddings, templates, cfg.frames, model.image_size, ranks,
                           workers, begin.out, dtype_for(ranks.device, cfg.eval_precision),
                           cfg.final_precision, cfg.keep_best, cfg.tensorboard, begin.step)
@@ -272,22 +270,22 @@ def set_up(cfg: Config) -> Run:
     run_folder.load_start(model, optimizer, weights, begin)
 
     run_folder.open_run(ranks, begin, drawn, tests[cfg.data].videos, train.classes, asdict(cfg))
-    ranks.say(header(ranks, cfg, about, optimizer, train, len(drawn), batches, begin.out))
-    return Run(ranks, begin.out, begin.resumed, videos, batches, stream, model, optimizer,
-               benchmark, about)
+    ranks.say(header(ranks, differences(cfg, RECIPES), about, optimizer, train, len(drawn), batches,
+                     begin.out))
+    return Run(ranks, begin, videos, batches, stream, model, optimizer, benchmark, about)
 
 
 # --- 5. the loop ---------------------------------------------------------------------------------
 def run(cfg: Config) -> dict:
     """Train, test and save; then the table. -> its rows: {model: {dataset: top-1}}"""
     parts = set_up(cfg)
-    ranks, model, optimizer = parts.ranks, parts.model, parts.optimizer
+    ranks, model, optimizer, out = parts.ranks, parts.model, parts.optimizer, parts.begin.out
     steps_per_epoch, total_steps = parts.batches.steps_per_epoch, parts.batches.stop
     model.visual.set_grad_checkpointing(cfg.checkpoint_activations)
     objective = data_parallel(Objective(model, cfg.second_pass), ranks, cfg.compile)
-    guard = Guard(ranks, model.visual, parts.videos, parts.out, parts.resumed)
-    meter = Meter(ranks, parts.resumed)
-    log = Log(ranks, parts.out, parts.batches, optimizer, parts.benchmark, cfg)
+    guard = Guard(ranks, model.visual, parts.videos, out, parts.begin.resumed)
+    meter = Meter(ranks, parts.begin.resumed)
+    log = Log(ranks, out, parts.batches, optimizer, parts.benchmark, cfg.eval_every)
 
     for step in log.bar(range(parts.batches.start, total_steps + 1)):
         # Test what `step` steps have given, the experts merged (Eq. 6). The last turn only tests.
@@ -327,12 +325,11 @@ def run(cfg: Config) -> dict:
         if log_is_due or save_is_due:
             guard.report_bad_videos()
         if save_is_due:
-            run_folder.save(ranks, parts.out, cfg.keep, done, model, optimizer, meter, guard,
-                            parts.about)
+            run_folder.save(ranks, out, cfg.keep, done, model, optimizer, meter, guard, parts.about)
         guard.end_if_it_must(done)
 
-    return run_folder.finish(ranks, parts.out, parts.about["untrained"],
-                             parts.benchmark.final(model.merged()))
+    results = parts.benchmark.final(model.merged())
+    return run_folder.finish(ranks, out, parts.about["untrained"], results)
 
 
 def main(argv: list[str] | None = None) -> dict:

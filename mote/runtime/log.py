@@ -15,24 +15,22 @@ import torch
 
 from ..data import MicroBatches
 from ..datasets.dataset import Dataset
-from .options import differences
 from .precision import dtype_for
 from .progress import duration, progress
 from .ranks import Ranks, gather
-from .recipes import RECIPES
 
 FIRST_LOSSES = ("L_TE", "L_WMR", "L_MSE")       # of checkpoints that kept them in a list
 
 
-def header(ranks: Ranks, cfg, about: dict, optimizer: torch.optim.Optimizer, train: Dataset,
+def header(ranks: Ranks, beside: str, about: dict, optimizer: torch.optim.Optimizer, train: Dataset,
            drawn: int, batches: MicroBatches, out: Path) -> str:
     """The first lines of a log: versions, device, options, sizes, untrained CLIP's top-1.
 
-    cfg: train.py's Config. about: what a checkpoint says of the run. drawn: how many of the
-    training videos are used. Of the options, those are shown that are not the recipe's; all are in
-    config.json. Together with the data, this is what somebody needs to repeat the run.
+    beside: the options that are not the recipe's; all are in config.json. about: what a checkpoint
+    says of the run. drawn: how many of the training videos are used. Together with the data, this
+    is what somebody needs to repeat the run.
     """
-    beside = differences(cfg, RECIPES) or "nothing"
+    config = about["config"]
     trained = []
     for group in optimizer.param_groups:
         millions = sum(parameter.numel() for parameter in group["params"]) / 1e6
@@ -43,10 +41,10 @@ def header(ranks: Ranks, cfg, about: dict, optimizer: torch.optim.Optimizer, tra
         videos += f" repeated to {len(train.videos)}"                         # Appendix B
     return "\n".join([
         f"torch {torch.__version__}, {ranks.world_size} x {ranks.device.type}, "
-        f"{torch.get_num_threads()} threads, {dtype_for(ranks.device, cfg.precision)}",
-        f"differs from the recipe: {beside} (all options: {out / 'config.json'})",
+        f"{torch.get_num_threads()} threads, {dtype_for(ranks.device, config['precision'])}",
+        f"differs from the recipe: {beside or 'nothing'} (all options: {out / 'config.json'})",
         f"trained parameters: {', '.join(trained)}; "
-        f"warm-up {cfg.warmup:g} of {cfg.epochs} epochs",
+        f"warm-up {config['warmup']:g} of {config['epochs']} epochs",
         f"untrained CLIP, top-1: {', '.join(scores)}",
         f"{train.name}: {videos}, {len(train.classes)} classes, {batches.steps_per_epoch} steps "
         f"per epoch, from step {batches.start}; run folder {out}"])
@@ -92,17 +90,13 @@ class Log:
     """
 
     def __init__(self, ranks: Ranks, out: Path, batches: MicroBatches,
-                 optimizer: torch.optim.Optimizer, benchmark, cfg):
-        """benchmark: scoring's Benchmark, for the time left and its board. cfg: train.py's Config.
-        """
+                 optimizer: torch.optim.Optimizer, benchmark, eval_every: int):
+        """benchmark: scoring's Benchmark, for the time left and its board. eval_every: epochs."""
         self.ranks = ranks
         self.file = out / "log.jsonl"
         self.batches = batches
         self.optimizer = optimizer
-        self.time_left = TimeLeft(batches, cfg.eval_every, benchmark)
-        # A parameter group for each part that is trained, as train.py's build_optimizer makes them.
-        trained = {"clip": cfg.clip_lr > 0, "temporal": cfg.layers > 0 and cfg.lr > 0}
-        self.parts = [part for part in trained if trained[part]]
+        self.time_left = TimeLeft(batches, eval_every, benchmark)
         self.board = benchmark.board
 
     def bar(self, steps: range) -> Iterable[int]:
@@ -115,8 +109,7 @@ class Log:
 
         speed: of `Meter.read`. The rates are those of the last step.
         """
-        groups = zip(self.parts, self.optimizer.param_groups, strict=True)
-        rates = {part: group["lr"] for part, group in groups}
+        rates = {group["name"]: group["lr"] for group in self.optimizer.param_groups}
         epoch = step / self.batches.steps_per_epoch
         left = duration(self.time_left(step))
         self.ranks.say(log_line(step, self.batches.stop, epoch, loss, terms, rates, speed, left))

@@ -268,7 +268,7 @@ def restore(optimizer: torch.optim.Optimizer, state: dict) -> None:
         raise ValueError("--resume: --clip-lr or --lr is 0 now and was not then, "
                          "or the other way round")
     for old, new in zip(state["param_groups"], optimizer.param_groups):
-        old.update(peak=new["peak"], weight_decay=new["weight_decay"])
+        old.update(name=new["name"], peak=new["peak"], weight_decay=new["weight_decay"])
     optimizer.load_state_dict(state)
 
 

@@ -2,8 +2,7 @@
 From every container and codec that ffmpeg writes here, any draw of frames is the frames asked for, or a refusal.
 
 For the files of support/footage.py, whatever their names, against ffmpeg's decoding in order; and for damaged headers
-(hypothesis). docs/data.md has the table of these files. How much is decoded
-is counted.
+(hypothesis). docs/data.md has the table of these files. How much is decoded is counted.
 """
 import mmap
 import random

@@ -175,9 +175,9 @@ SPEED = {"clips_per_second": 6.4, "data_wait": 0.25}
 def log_in(out, ranks=ALONE, left: float = 5025.0) -> log.Log:
     """A log of 60 steps, 20 an epoch, with its rates."""
     batches = SimpleNamespace(stop=60, steps_per_epoch=20)
-    optimizer = SimpleNamespace(param_groups=[{"lr": 3e-6}, {"lr": 5e-5}])
+    optimizer = SimpleNamespace(param_groups=[{"name": "clip", "lr": 3e-6}, {"name": "temporal", "lr": 5e-5}])
     benchmark = SimpleNamespace(board=Board(False, out, 0), seconds_in_all=0.0)
-    one = log.Log(ranks, out, batches, optimizer, benchmark, train.parse_config([]))
+    one = log.Log(ranks, out, batches, optimizer, benchmark, 1)
     one.time_left = lambda step: left
     return one
 
