@@ -6,7 +6,7 @@ A device that is not there: tensors on "gpu" hold their values on the CPU and be
 
 They refuse to meet tensors of the CPU, and note every copy between the two and every wait of the host for the device,
 with the lines that caused it, while `watching` is on. What this shows: device mismatches, waits, copies. What it
-cannot: kernels, times, memory. A process that imports this has the device for good: use one of its own.
+cannot: kernels, times, memory. A process that has been `there` has the device for good: use one of its own.
 """
 import collections
 import contextlib
@@ -46,10 +46,12 @@ class Backend(_DummyBackendModule):
         pass
 
 
-_setup_privateuseone_for_python_backend("gpu", backend_module=Backend())
-GPU = torch.device("gpu", 0)
-library = torch.library.Library("_", "IMPL")
-library.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
+def register() -> torch.library.Library:
+    """Give torch the device. -> what must live as long as it is used"""
+    _setup_privateuseone_for_python_backend("gpu", backend_module=Backend())
+    library = torch.library.Library("_", "IMPL")
+    library.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
+    return library
 
 
 # --- tensors --------------------------------------------------------------------------------------
@@ -61,7 +63,7 @@ class GpuTensor(Tensor):
     def __new__(cls, value: Tensor, requires_grad: bool = False):
         made = Tensor._make_wrapper_subclass(
             cls, value.size(), strides=value.stride(), storage_offset=value.storage_offset(), dtype=value.dtype,
-            layout=value.layout, device=GPU, requires_grad=requires_grad)
+            layout=value.layout, device="gpu:0", requires_grad=requires_grad)
         made.value = value
         return made
 
@@ -189,7 +191,8 @@ class MakingTensors(TorchDispatchMode):
 
 @contextlib.contextmanager
 def there() -> Iterator[None]:
-    """Code that makes tensors with device="gpu" runs inside this."""
+    """Code that makes tensors with device="gpu" runs inside this, once in a process."""
+    library = register()
     plain = torch.as_tensor
 
     def as_tensor(x, dtype=None, device=None):
@@ -204,3 +207,4 @@ def there() -> Iterator[None]:
             yield
     finally:
         torch.as_tensor = plain
+        del library
