@@ -70,7 +70,7 @@ class Config:
 
     # On what machine. Of these, only the precision is part of the protocol.
     batch: int = positive(16, "views at a time, per rank")
-    workers: str = option("auto", "decoding processes per rank; auto: see workers.py")
+    workers: str = option("auto", "decoding processes per rank; auto: 2, on a GPU up to 16")
     threads: int = option(0, "torch's threads per rank; 0: torch's choice")
     device: str = option("auto", "auto, cpu, cuda, cuda:N, ...")
     precision: str = option("fp32", "what the forward pass computes in", choices=PRECISIONS)

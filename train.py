@@ -25,6 +25,7 @@ from mote.merging import BETA, ETA, LAMBDA, classification_loss, draw_merging_we
 from mote.merging import total_loss as L_ALL
 from mote.model import MoTE
 from mote.runtime import run_folder
+from mote.runtime.board import Board
 from mote.runtime.errors import one_line_errors
 from mote.runtime.guard import Guard
 from mote.runtime.log import Log, Meter, header
@@ -37,7 +38,7 @@ from mote.runtime.recipes import RECIPES, check_recipe
 from mote.runtime.steps import is_due, seed_of
 from mote.runtime.watched_loading import Watch, watched
 from mote.runtime.workers import check_workers, count_workers
-from mote.scoring.benchmark import Benchmark
+from mote.scoring.benchmark import Benchmark, Testing
 from mote.scoring.protocols import few_shot, repeated
 from mote.temporal_experts import ROUTINGS, TemporalTransformer, draw_experts
 
@@ -92,7 +93,7 @@ class Config:
     keep_best: bool = option(False, "best.pt: of the best close-set top-1 so far")
     log_every: int = positive(20, "steps between log lines")
     tensorboard: bool = option(False, "curves for TensorBoard, in --out", needs="tensorboard")
-    workers: str = option("auto", "decoding processes per rank; auto: see workers.py")
+    workers: str = option("auto", "decoding processes per rank; auto: 2, on a GPU up to 16")
     threads: int = option(0, "torch's threads per rank; 0: torch's choice")
     device: str = option("auto", "auto, cpu, cuda, cuda:N, ...")
     precision: str = option("auto", "auto: bf16 where the GPU has it", choices=TRAINING_PRECISIONS)
@@ -258,9 +259,10 @@ def set_up(cfg: Config) -> Run:
                  clip.image_mean, clip.image_std).to(ranks.device)
     optimizer = build_optimizer(model, cfg)
     workers = count_workers(cfg.workers, ranks.device, batches.micro, cfg.frames, model.image_size)
-    benchmark = Benchmark(tests, embeddings, templates, cfg.frames, model.image_size, ranks,
-                          workers, begin.out, dtype_for(ranks.device, cfg.eval_precision),
-                          cfg.final_precision, cfg.keep_best, cfg.tensorboard, begin.step)
+    testing = Testing(templates, cfg.frames, model.image_size, workers, cfg.eval_precision,
+                      cfg.final_precision, cfg.keep_best)
+    board = Board(cfg.tensorboard, begin.out, begin.step)
+    benchmark = Benchmark(tests, embeddings, testing, ranks, begin.out, board)
     watch = Watch(videos, workers, begin.out / "skipped.txt")
     clips = TrainingClips(videos, cfg.frames, model.image_size, cfg.seed, cfg.flip, cfg.min_area,
                           watch, cfg.gray)

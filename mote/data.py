@@ -11,8 +11,8 @@ workers or ranks, or resuming, never changes what is trained on. A video that ca
 replaced and reported in training, and only reported in testing.
 
 Dimension key   V views per video   T frames per clip   c h w pixels (only here)   s image size
-Copy together with files/decoding.py and files/containers/: keep the folder, or put all three on
-sys.path. Needs torch, numpy, torchvision and torchcodec (and FFmpeg).
+Copy together with files/decoding.py and files/containers/: keep the folders as they are, or put
+the three side by side on sys.path. Needs torch, numpy, torchvision and torchcodec (and FFmpeg).
 Differs from the authors' code: no resize before the random crop; segments do not overlap.
 """
 import contextlib

@@ -95,8 +95,8 @@ def sentences(rows: Rows) -> list[str]:
         second = "It was tested on no other dataset: --zero-shot names some."
 
     changes = [f"{change(after[name], modulated[name])} ({name})" for name in before]
-    third = ("With modulation, which counts time less the farther the classes are from those of "
-             f"training, top-1 {listed(changes)}.")
+    third = ("With modulation (Eq. 11), which shrinks the temporal feature the further the test "
+             f"classes are from the training classes, top-1 {listed(changes)}.")
     return [first, second, third]
 
 
@@ -202,7 +202,7 @@ def draw_losses(axes, log: list[dict]) -> None:
 
 
 def draw_accuracies(axes, run: Run) -> None:
-    """Top-1 of every dataset, without modulation; at epoch 0 it is that of the untrained CLIP."""
+    """Top-1 of every dataset, without modulation; of an ended run, from untrained CLIP's on."""
     untrained = next(iter(run.rows.values()), {})
     for name in dict.fromkeys(line["data"] for line in run.metrics):
         points = [(0, untrained[name])] if name in untrained else []

@@ -66,7 +66,7 @@ def class_rows(file: str | Path) -> list[tuple[str, str]]:
     for row in table:
         number = re.sub(r"\.0+$", "", row[0].strip())            # pandas writes 1.0
         rows.append((number, delimiter.join(row[1:]).strip()))
-    # A first id that is mistyped goes too. In a file sorted by id, `read_classes` then misses 0.
+    # A mistyped first id looks like a header and goes too: `read_classes` then misses that id.
     if rows and not rows[0][0].isdecimal():
         header = [column for column in table[0] if column.strip()]
         if len(header) > 2 and delimiter != " ":   # a third column would become a part of each name

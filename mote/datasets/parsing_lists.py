@@ -48,7 +48,8 @@ except ImportError:                                # copied beside them, outside
 SEPARATORS = r"\s,;|"
 SEP = f"[{SEPARATORS}]+"
 # pandas writes 1.0 where a label is missing elsewhere. A sign is accepted here so that a negative
-# label is refused as a label out of range, and not as a strange line. Of two quotes none is alone.
+# label is refused as a label out of range, and not as a strange line. A quote counts only with its
+# pair.
 NUMBER = r'(?P<quote>"?)(?P<label>[+-]?\d{1,9})(?:\.0+)?(?P=quote)'
 FRAMES = r'(?P<mark>"?)\d+(?:\.0+)?(?P=mark)'
 PATH = rf"(.*[^{SEPARATORS}])"

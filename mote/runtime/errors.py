@@ -7,8 +7,8 @@ How a mistake is reported: one line that names it, from one rank, and an exit st
     Ctrl-C                                     "train.py: stopped"                exit status 130
     anything else is a mistake of ours         Python's traceback                 exit status 1
 
-This protects from a page of traceback, once for each rank, in which the mistake has to be searched;
-and from ranks that wait for one that has failed: where there are others, the process ends at once.
+This protects against a page of traceback from each rank, in which the mistake has to be searched,
+and against ranks that wait for one that has failed: beside others, a process ends by itself.
 Every script and tool runs inside `one_line_errors`; options.py turns argparse's mistakes into
 ValueError for it. What a signal does to a training run: signals.py. Not part of the paper.
 """
@@ -42,8 +42,8 @@ def one_line_errors(script: str) -> Iterator[None]:
     whoever suspects a mistake of ours. In the end the process group is left, and the handlers of
     SIGINT and SIGTERM are those of before: a run sets its own.
 
-    Where other ranks wait for this one, an error ends the process here, for to leave the group is
-    to wait for them. SystemExit is no error: after a signal, all ranks raise it together.
+    Where other ranks wait for this one, an error ends the process here, because leaving the group
+    means waiting for them. SystemExit is no error: after a signal, all ranks raise it together.
     """
     warnings.formatwarning = one_line_warning
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -77,9 +77,9 @@ def report(line: str) -> None:
 def report_error(script: str, error: BaseException) -> int | None:
     """Print the line of an error. -> the exit status; None, unprinted, if it is to be a traceback.
 
-    All ranks mostly make the same mistake. Rank 0 reports it at once; the others wait, so that
-    torchrun ends them and it is printed once, and else name themselves. A lost peer is never the
-    first to be wrong: rank 0 waits there too.
+    Usually all ranks make the same mistake. Rank 0 reports it at once; the others wait, so that
+    torchrun usually ends them first. If it does not, they add their rank. A lost peer is a
+    consequence, so even rank 0 waits.
     """
     if isinstance(error, KeyboardInterrupt):
         report(f"{script}: stopped")
@@ -102,7 +102,8 @@ def explained(error: BaseException) -> tuple[str, int]:
     """What to print of an error, and the exit status; 0 if it is a mistake of ours."""
     text = one_line(message_of(error))
     if is_lost_peer(error):
-        return ("another rank is gone, it seems: see its own line or torchrun's summary "
+        return ("torch.distributed failed, mostly because another rank is gone: see its own line "
+                "or torchrun's summary "
                 f"({text[:400]})"), 1
     if isinstance(error, torch.OutOfMemoryError):
         return ("the device has not enough memory: in training raise --accumulate or add "
@@ -117,7 +118,7 @@ def message_of(error: BaseException) -> str:
     text = str(error).strip()
     if "in DataLoader worker process" in text:
         last = text.splitlines()[-1]                             # "ValueError: its message"
-        text = last.partition(": ")[2]
+        text = last.partition(": ")[2] or last
     return text
 
 

@@ -50,7 +50,7 @@ class Guard:
         Weights and moments need no copy: the optimiser steps only after `step_is_sound`.
         """
         self.refused.remember(self.tower)
-        self.on_device: list[dict[str, Tensor]] = []
+        self.losses_on_device: list[dict[str, Tensor]] = []
         self.losses: list[dict[str, float]] = []
         self.indices: list[int] = []
 
@@ -60,7 +60,7 @@ class Guard:
         The losses stay on their device: to read them here would make the host wait for the GPU in
         every micro-batch. `step_is_sound` reads them once a step.
         """
-        self.on_device.append({name: loss.detach() for name, loss in losses.items()})
+        self.losses_on_device.append({name: loss.detach() for name, loss in losses.items()})
         self.indices += batch["index"].tolist()
         self.bad.new += batch["failed"]
 
@@ -78,14 +78,14 @@ class Guard:
 
         Here the host waits for the device, once a step: what it must know travels together.
         """
-        losses = torch.stack([torch.stack(list(one.values())) for one in self.on_device])
+        losses = torch.stack([torch.stack(list(one.values())) for one in self.losses_on_device])
         # Made on the device: a number of the host would have to be copied there.
         came = torch.full((), bool(self.stop.came), device=losses.device, dtype=torch.float32)
         unsound = ~finite(losses, parameters)
         flags = torch.stack([came, unsound.float()])
         (self.stopping, refused), numbers = agree(flags, losses.flatten())
 
-        for one in self.on_device:
+        for one in self.losses_on_device:
             self.losses.append(dict(zip(one, numbers)))
             numbers = numbers[len(one):]
         if refused:

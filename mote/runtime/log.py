@@ -109,6 +109,8 @@ class Log:
 
         speed: of `Meter.read`. The rates are those of the last step.
         """
+        if not terms:                              # before the first step that was not refused
+            loss = math.nan
         rates = {group["name"]: group["lr"] for group in self.optimizer.param_groups}
         epoch = step / self.batches.steps_per_epoch
         left = duration(self.time_left(step))
@@ -116,9 +118,8 @@ class Log:
         if not self.ranks.first:
             return
 
-        scalars = {**terms, **{f"lr_{name}": rate for name, rate in rates.items()}, **speed}
-        if terms:                                  # none before the first step that was not refused
-            scalars = {"loss": loss, **scalars}
+        named_rates = {f"lr_{name}": rate for name, rate in rates.items()}
+        scalars = {"loss": loss, **terms, **named_rates, **speed}
         scalars = {name: number for name, number in scalars.items() if math.isfinite(number)}
         with open(self.file, "a") as lines:
             lines.write(json.dumps({"step": step, "epoch": epoch, **scalars}) + "\n")
@@ -170,7 +171,7 @@ class Meter:
         self.restart()
 
     def restart(self) -> None:
-        """Set the clock to 0: evaluating and saving do not count as training time."""
+        """Set the clock to 0: evaluating does not count as training time. Saving does."""
         self.clips = 0
         self.waited = 0.0
         self.since = time.perf_counter()

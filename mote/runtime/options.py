@@ -116,9 +116,9 @@ def differences(config, recipes: tuple[Callable, ...]) -> str:
 def joined(argv: list[str], config_class: type) -> list[str]:
     """The words of a command line, where a text that begins with a dash is joined to its option.
 
-    argparse would take it for an option: many videos of YouTube are called so. A word that is an
-    option itself is none, nor one of two dashes that is no file: --video -3B32lodo2M.mp4 becomes
-    --video=-3B32lodo2M.mp4.
+    argparse would take it for an option: many YouTube ids begin with a dash. Options stay as they
+    are, and so does a word with two dashes unless a file has that name. --video -3B32lodo2M.mp4
+    becomes --video=-3B32lodo2M.mp4.
     """
     flags = {flag(one.name) for one in fields(config_class)}
     flags |= {flag(f"no-{one.name}") for one in fields(config_class)} | {"-h", "--help"}

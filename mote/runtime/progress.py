@@ -18,7 +18,7 @@ from tqdm import tqdm
 class Bar(tqdm):
     """A bar with the time left. A function may say how long that is; else the mean speed does.
 
-    Without tqdm's own thread and its lock between processes, as the loader's workers are forked.
+    It has neither tqdm's thread nor its lock between processes: the loader's workers are forked.
     """
     monitor_interval = 0
     seconds_left: Callable[[int], float] | None = None

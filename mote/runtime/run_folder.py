@@ -6,7 +6,7 @@ A run's folder: what was trained on, how it went, and where it can go on.
     metrics.jsonl                     one line per evaluation
     log.jsonl                         one line per line of the log
     step_N.pt last.pt                 the newest checkpoints; last.pt is the newest again
-    best.pt                           with --keep-best: see `keep_best`
+    best.pt                           with --keep-best: see `name_best`
     skipped.txt refused.jsonl         two trouble logs: skipped videos and refused steps
     results.json                      the table printed at the end
 
@@ -59,12 +59,14 @@ def find_start(out: str, resume: str, init: str, data: str) -> Start:
         raise ValueError("--resume auto needs --out, the folder to look in")
     if resume and init:
         raise ValueError("--init is where a run starts and --resume where it goes on: give one")
-    run = run_folder(out, resume, data)
+    run = folder_of_run(out, resume, data)
     if out:
         if not resume and run.exists() and not is_empty_folder(run):
             raise ValueError(f"--out {run} exists and is not an empty folder: choose another, "
                              "or go on with --resume auto")
         run.mkdir(parents=True, exist_ok=True)                   # fails now, not at the first save
+    if resume and run.exists():
+        check_ours(run)
     if resume == "auto":
         return Start(run, resumed=resume_newest(run))
     if resume:
@@ -72,7 +74,7 @@ def find_start(out: str, resume: str, init: str, data: str) -> Start:
     return Start(run, initial=read_checkpoint(init) if init else None)
 
 
-def run_folder(out: str, resume: str, data: str) -> Path:
+def folder_of_run(out: str, resume: str, data: str) -> Path:
     """The folder of a run: --out, else the one that --resume lies in, else a new name by date.
 
     Nothing is made here: a mistake in another option must not leave an empty folder behind.
@@ -82,6 +84,17 @@ def run_folder(out: str, resume: str, data: str) -> Path:
     if resume:
         return Path(resume) if Path(resume).is_dir() else Path(resume).parent
     return Path(f"runs/{data}-{time.strftime('%Y%m%d-%H%M%S')}")
+
+
+def check_ours(run: Path) -> None:
+    """Raise ValueError for a folder with lists but no run: a dataset's own would be overwritten.
+
+    A run's metrics are written before its lists, so a kill never leaves such a folder.
+    """
+    lists = [name for name in ("train", "val", "classes") if any(run.glob(f"{name}.*"))]
+    if lists and not (run / "metrics.jsonl").exists():
+        raise ValueError(f"{run} holds a list ({lists[0]}) but no run: "
+                         "a dataset's own lists would be overwritten; choose another --out")
 
 
 def is_empty_folder(path: Path) -> bool:
@@ -278,16 +291,12 @@ def open_run(ranks: Ranks, start: Start, train: Videos, val: Videos, classes: li
     """Make the folder, write options and lists, and drop what is recorded of after the start.
 
     A run that goes on from step N measures again what came after N, so those lines go, of
-    metrics.jsonl and of log.jsonl. config: the options, as a dict. Raises ValueError for a folder
-    with a train.txt but no metrics: it is a dataset, not a run.
+    metrics.jsonl and of log.jsonl. config: the options, as a dict.
     """
     if not ranks.first:
         return
     out = start.out
     out.mkdir(parents=True, exist_ok=True)
-    if (out / "train.txt").exists() and not (out / "metrics.jsonl").exists():
-        raise ValueError(f"{out} holds a train.txt but no run: "
-                         "a dataset's own lists would be overwritten")
     for part in out.glob(".*.pt.*"):                             # what a kill left of a checkpoint
         part.unlink()
     # Metrics are written before the lists, because a folder that has them is ours, and its lists
@@ -388,7 +397,7 @@ def name_again(file: Path, name: Path) -> None:
     os.replace(link, name)
 
 
-def keep_best(ranks: Ranks, out: Path, result: dict) -> None:
+def name_best(ranks: Ranks, out: Path, result: dict) -> None:
     """Name the checkpoint of a test best.pt if no earlier test in its precision was as good.
 
     result: what metrics.jsonl is about to get, of the dataset that the run trains on. Good is
@@ -402,6 +411,8 @@ def keep_best(ranks: Ranks, out: Path, result: dict) -> None:
         alike = (line["data"] == result["data"]
                  and line.get("protocol", {}).get("precision") == precision)
         if alike and line["plain"]["top1"] >= result["plain"]["top1"]:
+            if not (out / "best.pt").exists():           # the option is new to this run
+                ranks.say(f"--keep-best: step {line['step']} was better; it was not kept")
             return
     newest = out / f"step_{result['step']}.pt"
     if newest.exists():

@@ -1,9 +1,10 @@
 """
 How many processes decode videos for a rank: --workers.
 
-A GPU waits if they are too few: two feed about 84 clips a second at best, and an H100 trains on
-more than that of ViT-B/16. On a CPU, training itself is the slow part, and two are enough. More
-than the cores, or than the shared memory for their batches, brings nothing. Not part of the paper.
+A GPU waits if they are too few: two feed about 84 clips/s, and by arithmetic (docs/speed.md) a
+large GPU trains ViT-B/16 on several times as many. On a CPU, training itself is the slow part, and
+two are enough. More workers than cores bring nothing; more than fit into shared memory fail. Not
+part of the paper.
 """
 import os
 import shutil
@@ -12,13 +13,15 @@ from pathlib import Path
 import torch
 
 ON_CPU = 2                # where the CPU trains too
-MOST = 16                 # of a rank, however many cores there are
-BATCHES = 2               # that a worker holds ready: torch's prefetch_factor
+MAX_WORKERS = 16          # of a rank, however many cores there are
+PREFETCHED = 2            # batches that a worker holds ready in shared memory: torch's default
 
 
 def count_workers(wanted: str, device: torch.device, clips: int, frames: int, size: int,
                   local_ranks: int = 0) -> int:
     """--workers as a number: auto by device, cores and shared memory, else the number itself.
+
+    0 means that the rank decodes for itself: slow, but it needs no shared memory.
 
     device: that the rank computes on. clips, frames, size: of a batch, clips of so many frames of
     so many pixels a side; it lies in shared memory until the rank takes it. local_ranks: on this
@@ -31,8 +34,8 @@ def count_workers(wanted: str, device: torch.device, clips: int, frames: int, si
         return ON_CPU
     ranks = local_ranks or int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     by_cores = available_cores() / ranks
-    by_memory = free_shared_memory() / (ranks * BATCHES * clip_bytes(clips, frames, size))
-    return max(1, int(min(MOST, by_cores, by_memory)))
+    by_memory = free_shared_memory() / (ranks * PREFETCHED * batch_bytes(clips, frames, size))
+    return int(min(MAX_WORKERS, max(1, by_cores), by_memory))
 
 
 def check_workers(wanted: str) -> None:
@@ -41,7 +44,7 @@ def check_workers(wanted: str) -> None:
         raise ValueError(f"--workers must be auto or a number of at least 0, got {wanted}")
 
 
-def clip_bytes(clips: int, frames: int, size: int) -> int:
+def batch_bytes(clips: int, frames: int, size: int) -> int:
     """Of clips of RGB frames of size x size pixels, uint8."""
     return clips * frames * 3 * size * size
 

@@ -4,7 +4,7 @@ The datasets that a training run is tested on: opened once, scored, printed and 
 Not part of the paper.
 """
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -12,43 +12,47 @@ from torch import Tensor
 from ..datasets.dataset import Dataset
 from ..model import MoTE
 from ..runtime.board import Board
+from ..runtime.precision import dtype_for
 from ..runtime.ranks import Ranks, from_rank_0
-from ..runtime.run_folder import evaluated, keep_best, record
+from ..runtime.run_folder import evaluated, name_best, record
 from ..temporal_experts import TemporalTransformer
 from .evaluate import describe_failures, evaluate
 from .protocols import Protocol, protocol_of
 
 
-class Benchmark:
-    """{name: Dataset} and {name: class embeddings (N, D)}; all are tested under one protocol.
+@dataclass(frozen=True)
+class Testing:
+    """How a run tests: with one view, and in fp32 unless asked for another precision.
 
-    The first dataset is the one that the run trains on. frames: T. resize: the short side, in
-    pixels. out: the run's folder. precision: of the tests between epochs; final_precision: of the
-    last one and of untrained CLIP. keep_best: see `run_folder.keep_best`. tensorboard, start:
-    of its `board`. All ranks call its methods.
+    These are eval.py's defaults, so that the numbers may be compared.
+    """
+    templates: list[str]
+    frames: int                          # T
+    resize: int                          # the short side, in pixels
+    workers: int                         # decoding processes of a rank
+    precision: str = "fp32"              # of the tests between epochs; auto: the device's best
+    final_precision: str = "fp32"        # of untrained CLIP and of the last test
+    keep_best: bool = False              # see `run_folder.name_best`
+
+
+class Benchmark:
+    """{name: Dataset} and {name: class embeddings (N, D)}, the first of the run's own dataset.
+
+    out: the run's folder. board: where scores are shown, beside the log. All ranks call its
+    methods.
 
     seconds, seconds_in_all: what the newest evaluation of each dataset took, and all of them.
-
-    All is scored with one view, and in fp32 unless asked: eval.py's defaults, so that the numbers
-    may be compared.
     """
 
     def __init__(self, datasets: dict[str, Dataset], embeddings: dict[str, Tensor],
-                 templates: list[str], frames: int, resize: int, ranks: Ranks, workers: int,
-                 out: Path, precision: str = "fp32", final_precision: str = "fp32",
-                 keep_best: bool = False, tensorboard: bool = False, start: int = 0):
+                 testing: Testing, ranks: Ranks, out: Path, board: Board):
         self.datasets = datasets
         self.embeddings = embeddings
-        self.templates = templates
-        self.frames = frames
-        self.resize = resize
+        self.testing = testing
         self.ranks = ranks
-        self.workers = workers
         self.out = out
-        self.precision = precision
-        self.final_precision = final_precision
-        self.keep_best = keep_best
-        self.board = Board(tensorboard, out, start)
+        self.board = board
+        self.precision = dtype_for(ranks.device, testing.precision)           # between epochs
         self.seconds: dict[str, float] = {}
         self.seconds_in_all = 0.0
         self.said: dict[str, str] = {}                           # of each dataset, as `say_once`
@@ -58,8 +62,9 @@ class Benchmark:
     def protocol(self, name: str, precision: str) -> Protocol:
         """Of one of the datasets. Its videos are looked for on disk once, not in every test."""
         if name not in self.protocols:
-            self.protocols[name] = protocol_of(self.datasets[name], self.templates,
-                                               frames=self.frames, resize=self.resize)
+            how = self.testing
+            self.protocols[name] = protocol_of(self.datasets[name], how.templates,
+                                               frames=how.frames, resize=how.resize)
         return replace(self.protocols[name], precision=precision)
 
     def score(self, model: MoTE, name: str, precision: str) -> dict:
@@ -73,7 +78,7 @@ class Benchmark:
         self.say_once(f"{name}'s protocol", str(protocol))
         began = time.perf_counter()
         result = evaluate(model, data.videos, self.embeddings[name], self.ranks, protocol,
-                          workers=self.workers, skipped=self.out / "skipped.txt")
+                          workers=self.testing.workers, skipped=self.out / "skipped.txt")
         self.seconds[name] = time.perf_counter() - began
         self.seconds_in_all += self.seconds[name]
         if result["failed"]:
@@ -96,7 +101,7 @@ class Benchmark:
         losses: means of the training losses, kept beside the scores.
         """
         names = list(self.datasets) if last else list(self.datasets)[:1]
-        precision = self.final_precision if last else self.precision
+        precision = self.testing.final_precision if last else self.precision
         # Of rank 0, which writes the file: if ranks disagreed, some would wait in `evaluate`.
         done = from_rank_0(evaluated(self.out))
         for name in names:
@@ -104,10 +109,10 @@ class Benchmark:
                 continue
             result = {"step": step, "epoch": epoch, "data": name, **losses,
                       **self.score(model, name, precision)}
-            self.ranks.say(one_line(result))
+            self.ranks.say(evaluation_line(result))
             # Before it is recorded: after a kill in between, the test is made again.
-            if self.keep_best and name == names[0] and precision == self.precision:
-                keep_best(self.ranks, self.out, result)
+            if self.testing.keep_best and name == names[0] and precision == self.precision:
+                name_best(self.ranks, self.out, result)
             record(self.ranks, self.out, result)
             if self.ranks.first:
                 self.board.add(step, scalars(result))
@@ -121,18 +126,25 @@ class Benchmark:
         results = {}
         for name in self.datasets:
             results[name] = (self.results.get(name)
-                             or self.score(model, name, self.final_precision))
+                             or self.score(model, name, self.testing.final_precision))
         return results
+
+    def tested_alike(self, resumed: dict) -> bool:
+        """Whether a checkpoint's run tested untrained CLIP as this one does."""
+        before = resumed["config"].get("final_precision", "fp32")            # older ones: fp32
+        return (resumed["frames"] == self.testing.frames
+                and before == self.testing.final_precision)
 
     def untrained(self, model: MoTE, resumed: dict | None) -> dict[str, float]:
         """Top-1 of the CLIP inside the model, frames averaged, on every dataset.
 
         Ask for it before weights are loaded into the visual tower: the model trains that tower
         itself, not a copy. resumed: a checkpoint, whose scores are taken where they were measured
-        on as many frames. Without layers the temporal feature is 0: z is the mean over frames.
+        on as many frames, in the same precision. Without layers the temporal feature is 0: z is the
+        mean over frames.
         """
         known = {}
-        if resumed and resumed["frames"] == self.frames:
+        if resumed and self.tested_alike(resumed):
             known = resumed["untrained"]
         dim = model.finetune_classes.shape[1]
         clip = model.with_temporal(TemporalTransformer(dim, num_layers=0))
@@ -141,11 +153,11 @@ class Benchmark:
             if name in known:
                 top1[name] = known[name]
             else:
-                top1[name] = self.score(clip, name, self.final_precision)["plain"]["top1"]
+                top1[name] = self.score(clip, name, self.testing.final_precision)["plain"]["top1"]
         return top1
 
 
-def one_line(result: dict) -> str:
+def evaluation_line(result: dict) -> str:
     """What is printed of an evaluation in training: epoch, dataset, and both pairs of scores."""
     plain, modulated = result["plain"], result["modulated"]
     line = (f"epoch {result['epoch']}  {result['data']}  "

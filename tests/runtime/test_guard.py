@@ -169,12 +169,12 @@ def another_rank_raises(monkeypatch, *flags):
 def test_a_step_holds_its_own_micro_batches_without_their_graphs(watch):
     for _ in range(2):                                           # the second step forgets the first
         watch.before_step()
-        assert watch.on_device == watch.losses == [] and watch.clips == 0
+        assert watch.losses_on_device == watch.losses == [] and watch.clips == 0
         see(watch, [0, 2], L_TE=1.0, L_MSE=2.0)
         see(watch, [1], L_TE=3.0, L_MSE=4.0)
     assert watch.step_is_sound(1, watch.tower.parameters())
     assert watch.losses == [{"L_TE": 1.0, "L_MSE": 2.0}, {"L_TE": 3.0, "L_MSE": 4.0}]
-    assert not any(loss.requires_grad for one in watch.on_device for loss in one.values())
+    assert not any(loss.requires_grad for one in watch.losses_on_device for loss in one.values())
     assert watch.indices == [0, 2, 1] and watch.clips == 3
 
 

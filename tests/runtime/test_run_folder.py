@@ -19,10 +19,11 @@ import train
 from mote import load_model
 from mote.datasets.dataset import Dataset
 from mote.runtime import run_folder as runs
+from mote.runtime.board import Board
 from mote.runtime.checkpoints import read_checkpoint, save_checkpoint
 from mote.runtime.log import Meter
 from mote.runtime.run_folder import Start, newest_checkpoint
-from mote.scoring.benchmark import Benchmark
+from mote.scoring.benchmark import Benchmark, Testing
 
 
 # --- checkpoints that are kept --------------------------------------------------------------------
@@ -149,7 +150,7 @@ def test_a_skipped_video_is_a_failed_one_in_evaluation_and_what_is_recorded_is_e
     classes = [f"class {i}" for i in range(12)]
     datasets = {name: Dataset(name, videos, classes, "") for name in ("some", "other")}
     embeddings = dict.fromkeys(datasets, model.finetune_classes)
-    benchmark = Benchmark(datasets, embeddings, ["{}"], 2, 32, ALONE, 0, tmp_path)
+    benchmark = Benchmark(datasets, embeddings, Testing(["{}"], 2, 32, 0), ALONE, tmp_path, Board(False, tmp_path, 0))
     benchmark.test(model, 3, 1, {}, last=True)
     benchmark.test(model, 6, 2, {})
     result = benchmark.results["some"]
@@ -170,7 +171,7 @@ def best_of(out: Path, *results: dict) -> int:
     """Keep the best of these tests, one after the other. -> the step whose checkpoint best.pt is; 0 for none"""
     for result in results:
         (out / f"step_{result['step']}.pt").write_text(str(result["step"]))
-        runs.keep_best(ALONE, out, result)
+        runs.name_best(ALONE, out, result)
         runs.record(ALONE, out, result)
     return int((out / "best.pt").read_text()) if (out / "best.pt").exists() else 0
 
@@ -191,9 +192,16 @@ def test_best_survives_when_its_checkpoint_is_no_longer_kept(tmp_path):
 
 
 def test_a_checkpoint_that_lies_elsewhere_is_said_and_not_linked(tmp_path, capsys):
-    runs.keep_best(ALONE, tmp_path, result_of(1, 90.0))
+    runs.name_best(ALONE, tmp_path, result_of(1, 90.0))
     assert capsys.readouterr().out == f"--keep-best: no {tmp_path / 'step_1.pt'}, so it cannot become best.pt\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_a_better_checkpoint_that_was_not_kept_is_said(tmp_path, capsys):
+    runs.record(ALONE, tmp_path, result_of(1, 90.0))             # before the option was given
+    assert best_of(tmp_path, result_of(2, 80.0)) == 0
+    assert capsys.readouterr().out == "--keep-best: step 1 was better; it was not kept\n"
+    assert best_of(tmp_path, result_of(3, 95.0)) == 3
 
 
 def test_a_run_keeps_its_best_checkpoint_and_a_resumed_one_the_same(job, tmp_path):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import eval
 import train
 from mote.runtime import workers
-from mote.runtime.workers import clip_bytes, count_workers
+from mote.runtime.workers import batch_bytes, count_workers
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 BATCH = (18, 8, 224)                                             # clips of a rank, frames, pixels a side
@@ -24,21 +24,22 @@ def machine(monkeypatch):
     """machine(cores, batches that fit into shared memory, quota, ranks): what the count looks at."""
     def machine(cores: int, batches: float = 1e6, quota: str = "max 100000", ranks: str = "1"):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
-        monkeypatch.setattr(shutil, "disk_usage", lambda _: Namespace(free=batches * clip_bytes(*BATCH)))
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: Namespace(free=batches * batch_bytes(*BATCH)))
         monkeypatch.setattr(workers, "container_limit", {"cpu.max": quota}.get)
         monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
     return machine
 
 
 def test_a_clip_of_the_paper_has_1204224_bytes():
-    assert clip_bytes(1, 8, 224) == 8 * 3 * 224 * 224 == 1_204_224
+    assert batch_bytes(1, 8, 224) == 8 * 3 * 224 * 224 == 1_204_224
 
 
 @pytest.mark.parametrize("cores, batches, quota, ranks, expected", [
     (16, 1e6, "max 100000", "1", 16), (64, 1e6, "max 100000", "1", 16), (64, 1e6, "max 100000", "8", 8),
     (30, 1e6, "max 100000", "8", 3), (4, 1e6, "max 100000", "8", 1),         # one at least
     (64, 1e6, "400000 100000", "1", 4), (64, 1e6, "50000 100000", "1", 1), (2, 1e6, "400000 100000", "1", 2),
-    (64, 20, "max 100000", "1", 10), (64, 20, "max 100000", "2", 5), (64, 1, "max 100000", "1", 1)])
+    (64, 20, "max 100000", "1", 10), (64, 20, "max 100000", "2", 5), (64, 3.9, "max 100000", "1", 1),
+    (64, 1.9, "max 100000", "1", 0)])                            # without workers: else their batches would not fit
 def test_auto_on_a_gpu_counts_cores_quota_ranks_and_two_batches_a_worker(machine, cores, batches, quota, ranks,
                                                                         expected):
     machine(cores, batches, quota, ranks)

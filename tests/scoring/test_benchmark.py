@@ -11,10 +11,11 @@ import torch
 from support.runs import ALONE
 
 from mote.datasets.dataset import Dataset
+from mote.runtime.board import Board
 from mote.runtime.ranks import Ranks
 from mote.scoring import benchmark as scoring
 from mote.scoring import protocols
-from mote.scoring.benchmark import Benchmark
+from mote.scoring.benchmark import Benchmark, Testing
 from mote.scoring.protocols import protocol_of
 
 SETS = {name: Dataset(name, [(f"{name}.mp4", 0)], ["a class"], "") for name in ("k400", "ucf101", "hmdb51")}
@@ -65,8 +66,8 @@ def asked(monkeypatch):
     return scorer
 
 
-def benchmark_in(out, ranks=ALONE) -> Benchmark:
-    return Benchmark(SETS, EMBEDDINGS, ["{}", "a {}"], 8, 224, ranks, 2, out)
+def benchmark_in(out, ranks=ALONE, *more) -> Benchmark:
+    return Benchmark(SETS, EMBEDDINGS, Testing(["{}", "a {}"], 8, 224, 2, *more), ranks, out, Board(False, out, 0))
 
 
 def recorded(out) -> list[dict]:
@@ -166,7 +167,7 @@ def test_all_ranks_leave_out_what_rank_0_finds_recorded(asked, tmp_path, monkeyp
 
 # --- how it is tested, and what is kept ------------------------------------------------------------
 def test_tests_between_epochs_may_be_in_another_precision_than_the_first_and_the_last(asked, tmp_path):
-    benchmark = Benchmark(SETS, EMBEDDINGS, ["{}"], 8, 224, ALONE, 2, tmp_path, "bf16", "tf32")
+    benchmark = benchmark_in(tmp_path, ALONE, "bf16", "tf32")
     benchmark.untrained(Model(), None)
     benchmark.test(Model(), 3, 1, {})
     benchmark.test(Model(), 6, 2, {}, last=True)
@@ -189,13 +190,13 @@ def test_the_videos_of_a_dataset_are_looked_for_on_disk_once(asked, tmp_path, mo
 def test_only_tests_of_the_runs_own_set_in_the_precision_between_epochs_may_become_the_best(asked, tmp_path,
                                                                                            monkeypatch):
     asked_for = []
-    monkeypatch.setattr(scoring, "keep_best", lambda ranks, out, result: asked_for.append(
+    monkeypatch.setattr(scoring, "name_best", lambda ranks, out, result: asked_for.append(
         (result["step"], result["data"], recorded(out)[-1:])))
     for keep, final, expected in ((True, "bf16", [3, 6]), (True, "fp32", [3]), (False, "bf16", [])):
         asked_for.clear()
         out = tmp_path / f"{keep}{final}"
         out.mkdir()
-        benchmark = Benchmark(SETS, EMBEDDINGS, ["{}"], 8, 224, ALONE, 2, out, "bf16", final, keep)
+        benchmark = benchmark_in(out, ALONE, "bf16", final, keep)
         benchmark.test(Model(), 3, 1, {})
         benchmark.test(Model(), 6, 2, {}, last=True)
         assert [step for step, _, _ in asked_for] == expected and {name for _, name, _ in asked_for} <= {"k400"}
@@ -234,15 +235,16 @@ def test_the_untrained_clip_is_scored_on_every_dataset_with_its_frames_averaged(
     assert not list(tmp_path.iterdir())                                      # nothing is recorded
 
 
-@pytest.mark.parametrize("frames, scored", [(8, ["hmdb51"]), (16, ["k400", "ucf101", "hmdb51"])])
-def test_known_scores_are_taken_only_for_as_many_frames(asked, tmp_path, frames, scored):
+@pytest.mark.parametrize("frames, config, alike", [(8, {}, True), (8, {"final_precision": "fp32"}, True),
+                                                   (16, {}, False), (8, {"final_precision": "bf16"}, False)])
+def test_known_scores_are_taken_only_for_as_many_frames_in_the_same_precision(asked, tmp_path, frames, config, alike):
     known = {"k400": 33.0, "ucf101": 44.0, "gone": 55.0}
-    top1 = benchmark_in(tmp_path).untrained(Model(), {"frames": frames, "untrained": known})
-    assert asked.names() == scored
-    assert top1 == ({"k400": 33.0, "ucf101": 44.0, "hmdb51": 0.0} if frames == 8 else TOP1)
+    top1 = benchmark_in(tmp_path).untrained(Model(), {"frames": frames, "untrained": known, "config": config})
+    assert asked.names() == (["hmdb51"] if alike else ["k400", "ucf101", "hmdb51"])
+    assert top1 == ({"k400": 33.0, "ucf101": 44.0, "hmdb51": 0.0} if alike else TOP1)
 
 
 def test_a_known_score_of_zero_is_known(asked, tmp_path):
     known = dict.fromkeys(SETS, 0.0)
-    assert benchmark_in(tmp_path).untrained(Model(), {"frames": 8, "untrained": known}) == known
+    assert benchmark_in(tmp_path).untrained(Model(), {"frames": 8, "untrained": known, "config": {}}) == known
     assert asked.names() == []

@@ -102,16 +102,16 @@ def threads(options: Namespace) -> Findings:
 def shared_memory(options: Namespace) -> Findings:
     """Room for the batches in /dev/shm, and for the open files that lie there.
 
-    Each worker leaves two batches there, and one more is in use.
+    Each worker leaves two batches there. On a CPU one more is in use; a GPU has its own copy.
     """
-    from mote.runtime.workers import clip_bytes
+    from mote.runtime.workers import PREFETCHED, batch_bytes
 
     workers = workers_of(options)
     batches = 0
     if workers:
-        batches = 2 * workers + 1
+        batches = PREFETCHED * workers + (options.device.type == "cpu")
     # uint8 frames: they become floats on the device, after the batch has left.
-    batch = clip_bytes(clips_of_a_batch(options), options.config.frames, options.side)
+    batch = batch_bytes(clips_of_a_batch(options), options.config.frames, options.side)
     need = options.ranks * batches * batch
 
     if Path("/dev/shm").is_dir():
