@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mote.data import Undecodable, decode, segment_indices
-from mote.datasets.lists import read_split
+from mote.datasets.lists import read_classes, read_list
 from mote.runtime.errors import one_line_errors
 from mote.runtime.options import plain_errors
 from mote.runtime.run_folder import read_log, read_metrics
@@ -65,8 +65,9 @@ def first_test_video(run: Path) -> tuple[Tensor | None, str]:
     Its path may count from where the run was started, which may be another folder than this one.
     """
     try:
-        videos, classes = read_split(Path("."), "val", str(run / "val.txt"),
-                                     str(run / "classes.csv"))
+        # Not read_split, which would search the whole folder for a video that is not there.
+        classes = read_classes(run / "classes.csv")
+        videos, _ = read_list(run / "val.txt", Path("."), classes)
         path, label = videos[0]
         frames = decode(path, lambda num_frames: segment_indices(num_frames, FRAMES)[0])
     except (OSError, Undecodable, ValueError):

@@ -140,7 +140,7 @@ def why_no_answer(url: str) -> str:
     a certificate that urllib does not know but the hub's client may. A proxy of the environment is
     used, as both clients do. In a thread, because looking up a name has no time limit.
     """
-    reasons = [f"no answer in {ANSWER:.0f} s"]
+    reasons = [f"no answer in {ANSWER:.0f} s; on a slow network, try again"]
 
     def ask() -> None:
         try:

@@ -76,7 +76,8 @@ def test_evaluation_is_the_same_there(job, world, tmp_path):
     scores, ranked = result["returned"]
     here = [evaluation.main([*command, "--device", "cpu"]) for command in commands]
     assert scores == here[0]["plain"]
-    assert [tuple(row) for row in ranked] == [pytest.approx(row) for row in here[1]["ranked"]]
+    for there, row in zip(ranked, here[1]["ranked"], strict=True):
+        assert there[2] == row[2] and there[:2] == pytest.approx(row[:2], rel=1e-4)
 
 
 def test_a_tensor_that_stays_on_the_cpu_is_refused(tmp_path):
