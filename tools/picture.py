@@ -49,7 +49,7 @@ class Run:
 def read_run(folder: Path) -> Run:
     """Raises ValueError for a folder in which no run has written anything to draw."""
     file = folder / "results.json"
-    rows = json.loads(file.read_text()) if file.is_file() else {}
+    rows = read_rows(file)
     log = read_log(folder)
     metrics = read_metrics(folder)
     if not rows and not log and not metrics:
@@ -57,6 +57,19 @@ def read_run(folder: Path) -> Run:
                          "that has not logged anything yet")
     strip, words = first_test_video(folder)
     return Run(str(folder), rows, log, metrics, strip, words)
+
+
+def read_rows(file: Path) -> Rows:
+    """The table of results.json; {} without it. Raises ValueError for another file."""
+    if not file.is_file():
+        return {}
+    try:
+        rows = json.loads(file.read_text())
+        if len(rows) != 3 or not all(isinstance(row, dict) for row in rows.values()):
+            raise ValueError("three rows are expected")
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ValueError(f"{file}: not a table of train.py ({error})") from None
+    return rows
 
 
 def first_test_video(run: Path) -> tuple[Tensor | None, str]:
@@ -134,14 +147,14 @@ def draw(runs: list[Run], out: Path) -> None:
     parts = figure.subfigures(1, len(runs), squeeze=False)[0]
     panels = [draw_run(part, run) for part, run in zip(parts, runs)]
     for name in CURVES:
-        same_limits([one[name] for one in panels])
+        same_limits([one[name] for one in panels if one[name].lines])
     figure.savefig(out, dpi=150)
     plt.close(figure)
 
 
 def draw_run(figure, run: Run) -> dict:
     """One run: frames on top, below them the table and, beside it, the curves. -> axes by name"""
-    figure.suptitle(run.name, fontsize=10)
+    figure.suptitle(run.name, fontsize=10, parse_math=False)
     panels = figure.subplot_mosaic([["frames", "frames"], ["table", "loss"], ["table", "accuracy"],
                                     ["words", "rate"]],
                                    width_ratios=[1.25, 1], height_ratios=[0.9, 1.5, 1.5, 1.2])
@@ -225,7 +238,7 @@ def draw_rates(axes, log: list[dict]) -> None:
     axes.set_yscale("log")
     axes.set_ylim(bottom=axes.get_ylim()[1] / 1000)
     axes.set_xlabel("epoch", fontsize=8)
-    finish(axes, "learning rate", legend=bool(log))
+    finish(axes, "learning rate", legend=bool(axes.lines))
 
 
 def finish(axes, title: str, legend: bool = False) -> None:
@@ -239,7 +252,9 @@ def finish(axes, title: str, legend: bool = False) -> None:
 
 
 def same_limits(panels: list) -> None:
-    """The widest limits for all."""
+    """The widest limits for all that have curves."""
+    if not panels:
+        return
     left, right = zip(*(axes.get_xlim() for axes in panels))
     bottom, top = zip(*(axes.get_ylim() for axes in panels))
     for axes in panels:

@@ -14,6 +14,7 @@ a ValueError or OSError of one line that names the flag, the value and the rule.
 Copy alone: needs torch and open_clip. Not part of the paper.
 """
 import json
+import os
 import re
 import shlex
 import ssl
@@ -140,6 +141,8 @@ def why_no_answer(url: str) -> str:
     a certificate that urllib does not know but the hub's client may. A proxy of the environment is
     used, as both clients do. In a thread, because looking up a name has no time limit.
     """
+    if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE"):
+        return "HF_HUB_OFFLINE is set, and it is not in the cache"
     reasons = [f"no answer in {ANSWER:.0f} s; on a slow network, try again"]
 
     def ask() -> None:

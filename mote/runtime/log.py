@@ -18,6 +18,7 @@ from ..datasets.dataset import Dataset
 from .precision import dtype_for
 from .progress import duration, progress
 from .ranks import Ranks, gather
+from .recipes import in_proportion
 
 FIRST_LOSSES = ("L_TE", "L_WMR", "L_MSE")       # of checkpoints that kept them in a list
 
@@ -34,7 +35,7 @@ def header(ranks: Ranks, beside: str, about: dict, optimizer: torch.optim.Optimi
     trained = []
     for group in optimizer.param_groups:
         millions = sum(parameter.numel() for parameter in group["params"]) / 1e6
-        trained.append(f"{millions:.2f} M at peak lr {group['peak']:g}")
+        trained.append(f"{group['name']} {millions:.2f} M at peak lr {group['peak']:g}")
     scores = [f"{name} {top1:.1f}" for name, top1 in about["untrained"].items()]
     videos = f"{drawn} training videos"
     if drawn < len(train.videos):
@@ -44,7 +45,7 @@ def header(ranks: Ranks, beside: str, about: dict, optimizer: torch.optim.Optimi
         f"{torch.get_num_threads()} threads, {dtype_for(ranks.device, config['precision'])}",
         f"differs from the recipe: {beside or 'nothing'} (all options: {out / 'config.json'})",
         f"trained parameters: {', '.join(trained)}; "
-        f"warm-up {config['warmup']:g} of {config['epochs']} epochs",
+        f"warm-up {config['warmup']:g} of {config['epochs']} epochs{in_proportion(config)}",
         f"untrained CLIP, top-1: {', '.join(scores)}",
         f"{train.name}: {videos}, {len(train.classes)} classes, {batches.steps_per_epoch} steps "
         f"per epoch, from step {batches.start}; run folder {out}"])

@@ -85,15 +85,20 @@ def read_environment() -> tuple[int, int, int]:
     Raises ValueError where Slurm's srun has started several processes and torchrun none: each would
     think itself the only one, and write into the folder of the others.
     """
-    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
+    tasks = number_in("SLURM_STEP_NUM_TASKS", 1)
     if tasks > 1 and "RANK" not in os.environ:
         raise ValueError(f"srun has started {tasks} processes, and each would be a run of its own: "
                          "let srun start one torchrun on each node (docs/clusters.md)")
 
-    rank = int(os.environ.get("RANK", 0))
-    world_size = int(os.environ.get("WORLD_SIZE", 1))
-    local_rank = int(os.environ.get("LOCAL_RANK", 0))
-    return rank, world_size, local_rank
+    return number_in("RANK", 0), number_in("WORLD_SIZE", 1), number_in("LOCAL_RANK", 0)
+
+
+def number_in(variable: str, default: int) -> int:
+    """The number in an environment variable; the default where it is not set, or empty."""
+    text = os.environ.get(variable) or str(default)
+    if not text.isdecimal():
+        raise ValueError(f"the environment has {variable}={text}: expected a number")
+    return int(text)
 
 
 def choose_device(name: str, world_size: int, local_rank: int) -> torch.device:
@@ -110,6 +115,8 @@ def choose_device(name: str, world_size: int, local_rank: int) -> torch.device:
     if device.type not in ("cpu", "cuda") and world_size > 1:
         raise ValueError(f"--device {name}: {world_size} ranks can compute on cpu and cuda only, "
                          "for they must sum their gradients; without torchrun it can be used")
+    if device.type == "meta":
+        raise ValueError(f"--device {name}: its tensors have no numbers")
     if device.type == "cuda":
         device = torch.device("cuda", gpu_number(device, local_rank))
 
@@ -117,7 +124,7 @@ def choose_device(name: str, world_size: int, local_rank: int) -> torch.device:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0][:100]
+        reason = str(error).splitlines()[0].partition(". ")[0][:200]
         raise ValueError(f"--device {name}: not usable here ({reason})") from None
     return device
 
@@ -129,7 +136,7 @@ def gpu_number(device: torch.device, local_rank: int) -> int:
     Others, as Slurm with --gpus-per-task=1, show one to each, whose number is then 0 in all ranks.
     """
     count = torch.cuda.device_count()
-    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    ranks_here = number_in("LOCAL_WORLD_SIZE", 1)
     if device.index is not None and ranks_here > 1:
         raise ValueError(f"--device {device}: the {ranks_here} ranks of this machine would share "
                          "it; with --device cuda each takes its own")

@@ -66,10 +66,23 @@ def of_short_run(given: Namespace) -> dict:
     Otherwise a short run would never leave it. It comes first, for of_dataset's warm-up is of its
     own number of epochs. Without --epochs it is train.py's 30, and no recipe has more.
     """
+    epochs, warmup = usual_length(given)
+    return {"warmup": warmup * given.epochs / epochs} if given.epochs < epochs else {}
+
+
+def usual_length(given: Namespace) -> tuple[int, float]:
+    """The recipe's epochs and its warm-up."""
     usual = {"epochs": 30, "warmup": 5.0, **of_backbone(given), **of_dataset(given)}
-    if given.epochs >= usual["epochs"]:
-        return {}
-    return {"warmup": usual["warmup"] * given.epochs / usual["epochs"]}
+    return usual["epochs"], usual["warmup"]
+
+
+def in_proportion(config: dict) -> str:
+    """Words for a warm-up that fewer epochs have shrunk; "" for any other. config: the options."""
+    given = Namespace(**config)
+    epochs, warmup = usual_length(given)
+    if of_short_run(given) != {"warmup": given.warmup}:
+        return ""
+    return f", in proportion to the recipe's {warmup:g} of {epochs}"
 
 
 RECIPES = (of_short_run, of_dataset, of_backbone, of_baseline)

@@ -6,7 +6,7 @@ A run's folder: what was trained on, how it went, and where it can go on.
     metrics.jsonl                     one line per evaluation
     log.jsonl                         one line per line of the log
     step_N.pt last.pt                 the newest checkpoints; last.pt is the newest again
-    best.pt                           with --keep-best: see `name_best`
+    best.pt best.json                 with --keep-best: see best.py
     skipped.txt refused.jsonl         two trouble logs: skipped videos and refused steps
     results.json                      the table printed at the end
 
@@ -15,7 +15,6 @@ Only rank 0 writes, except for skipped.txt. Not part of the paper.
 import contextlib
 import json
 import os
-import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,11 +25,14 @@ from torch import nn
 from ..clip_backbone import clip_config, text_hash
 from ..datasets.dataset import Dataset, list_hash
 from ..datasets.lists import Videos, write_split
-from .checkpoints import check_weights, read_checkpoint, save_checkpoint
+from .best import forget_best
+from .checkpoints import check_weights, name_again, read_checkpoint, save_checkpoint
 from .guard import Guard
 from .log import Meter, table
 from .ranks import Ranks, from_rank_0
 
+LOCK = ".lock"
+LOCKS: dict[Path, int] = {}                                      # folder -> its lock, held open
 RESUMABLE = ("optimizer", "config", "frames", "untrained")       # what weights alone do not have
 
 
@@ -65,6 +67,8 @@ def find_start(out: str, resume: str, init: str, data: str) -> Start:
             raise ValueError(f"--out {run} exists and is not an empty folder: choose another, "
                              "or go on with --resume auto")
         run.mkdir(parents=True, exist_ok=True)                   # fails now, not at the first save
+    if run.is_dir() and os.environ.get("RANK", "0") == "0":
+        hold(run)
     if resume and run.exists():
         check_ours(run)
     if resume == "auto":
@@ -86,6 +90,26 @@ def folder_of_run(out: str, resume: str, data: str) -> Path:
     return Path(f"runs/{data}-{time.strftime('%Y%m%d-%H%M%S')}")
 
 
+def hold(run: Path) -> None:
+    """Keep the folder for this process, until it ends. Raises ValueError where another one has it.
+
+    Two runs in one folder would mix their histories and remove each other's files. A lock of POSIX:
+    the loader's workers do not inherit it, and a kill leaves none behind. Where the file system or
+    the system has no locks, nothing is held.
+    """
+    try:
+        import fcntl
+        if run in LOCKS:                                         # an earlier run of this process
+            os.close(LOCKS.pop(run))
+        LOCKS[run] = os.open(run / LOCK, os.O_CREAT | os.O_WRONLY)
+        fcntl.lockf(LOCKS[run], fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(f"--out {run}: another run is writing there; wait for its end, or choose "
+                         "another --out") from None
+    except (ImportError, OSError):
+        return
+
+
 def check_ours(run: Path) -> None:
     """Raise ValueError for a folder with lists but no run: a dataset's own would be overwritten.
 
@@ -99,7 +123,7 @@ def check_ours(run: Path) -> None:
 
 def is_empty_folder(path: Path) -> bool:
     """False for a file too: --out must not name one."""
-    return path.is_dir() and not any(path.iterdir())
+    return path.is_dir() and all(file.name == LOCK for file in path.iterdir())
 
 
 def resume_newest(run: Path) -> dict | None:
@@ -112,7 +136,7 @@ def resume_newest(run: Path) -> dict | None:
     resumed = newest_checkpoint(run)
     if resumed:
         check_resumable(resumed, "auto")
-    elif any(path.suffix == ".pt" for path in run.glob("[ls]*")):
+    elif any(path.suffix == ".pt" for path in run.glob("[bls]*")):
         raise ValueError(f"--resume auto: there are checkpoints in {run} and none can be read; "
                          "choose another --out")
     return resumed
@@ -147,11 +171,13 @@ def newest_checkpoint(out: Path) -> dict | None:
     """The checkpoint with the most steps, or None. Damaged files are passed over, and named.
 
     last.pt is read first, for it is nearly always the newest. The others are read from the latest
-    step down, and only while their name promises more steps than the best one so far.
+    step down, and only while their name promises more steps than the best one so far. best.pt is
+    read where nothing else is left.
     """
     best = None
-    for path in sorted([out / "last.pt", *out.glob("step_*.pt")], key=number, reverse=True):
-        if best and number(path) <= best["step"]:
+    paths = sorted([out / "last.pt", *out.glob("step_*.pt")], key=number, reverse=True)
+    for path in [*paths, out / "best.pt"]:
+        if best and (number(path) <= best["step"] or path.name == "best.pt"):
             break
         try:
             checkpoint = read_checkpoint(path)
@@ -303,6 +329,8 @@ def open_run(ranks: Ranks, start: Start, train: Videos, val: Videos, classes: li
     # may be overwritten at the next start.
     cut(out / "metrics.jsonl", read_metrics(out), start.step)
     cut(out / "log.jsonl", read_log(out), start.step)
+    forget_best(out, start.step)
+    (out / "results.json").unlink(missing_ok=True)               # of an earlier end: it comes again
     (out / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     write_split(out, "train", train, classes)
     write_split(out, "val", val, classes)
@@ -385,40 +413,6 @@ def write(out: Path, keep: int, checkpoint: dict) -> None:
     ours = [path for path in out.glob("step_*.pt") if number(path) <= checkpoint["step"]]
     for old in sorted(ours, key=number, reverse=True)[keep:]:
         old.unlink()
-
-
-def name_again(file: Path, name: Path) -> None:
-    """Give a file a second name, in place of what has it. A kill leaves the old one or the new."""
-    link = name.with_name(f".{name.name}.{os.getpid()}")
-    try:
-        os.link(file, link)
-    except OSError:                                              # a file system without links
-        shutil.copyfile(file, link)
-    os.replace(link, name)
-
-
-def name_best(ranks: Ranks, out: Path, result: dict) -> None:
-    """Name the checkpoint of a test best.pt if no earlier test in its precision was as good.
-
-    result: what metrics.jsonl is about to get, of the dataset that the run trains on. Good is
-    top-1 without modulation; of two that are equal the earlier one stays. It selects on what it
-    reports, as the authors' code does: its number is no test of an unseen set.
-    """
-    if not ranks.first:
-        return
-    precision = result["protocol"]["precision"]
-    for line in read_metrics(out):
-        alike = (line["data"] == result["data"]
-                 and line.get("protocol", {}).get("precision") == precision)
-        if alike and line["plain"]["top1"] >= result["plain"]["top1"]:
-            if not (out / "best.pt").exists():           # the option is new to this run
-                ranks.say(f"--keep-best: step {line['step']} was better; it was not kept")
-            return
-    newest = out / f"step_{result['step']}.pt"
-    if newest.exists():
-        name_again(newest, out / "best.pt")
-    else:                                # --resume FILE --out: the file lies in another folder
-        ranks.say(f"--keep-best: no {newest}, so it cannot become best.pt")
 
 
 def finish(ranks: Ranks, out: Path, untrained: dict[str, float], results: dict[str, dict]) -> dict:

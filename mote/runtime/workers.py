@@ -12,6 +12,8 @@ from pathlib import Path
 
 import torch
 
+from .ranks import number_in
+
 ON_CPU = 2                # where the CPU trains too
 MAX_WORKERS = 16          # of a rank, however many cores there are
 PREFETCHED = 2            # batches that a worker holds ready in shared memory: torch's default
@@ -32,7 +34,7 @@ def count_workers(wanted: str, device: torch.device, clips: int, frames: int, si
         return int(wanted)
     if device.type == "cpu":
         return ON_CPU
-    ranks = local_ranks or int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    ranks = local_ranks or number_in("LOCAL_WORLD_SIZE", 1)
     by_cores = available_cores() / ranks
     by_memory = free_shared_memory() / (ranks * PREFETCHED * batch_bytes(clips, frames, size))
     return int(min(MAX_WORKERS, max(1, by_cores), by_memory))
@@ -41,7 +43,7 @@ def count_workers(wanted: str, device: torch.device, clips: int, frames: int, si
 def check_workers(wanted: str) -> None:
     """Raise ValueError for anything but auto or a number of at least 0."""
     if wanted != "auto" and not str(wanted).isdecimal():
-        raise ValueError(f"--workers must be auto or a number of at least 0, got {wanted}")
+        raise ValueError(f"--workers must be auto or a number of at least 0, got {wanted!r}")
 
 
 def batch_bytes(clips: int, frames: int, size: int) -> int:

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from ..datasets.dataset import Dataset
 from ..model import MoTE
+from ..runtime.best import name_best
 from ..runtime.board import Board
 from ..runtime.precision import dtype_for
 from ..runtime.ranks import Ranks, from_rank_0
-from ..runtime.run_folder import evaluated, name_best, record
+from ..runtime.run_folder import evaluated, record
 from ..temporal_experts import TemporalTransformer
 from .evaluate import describe_failures, evaluate
 from .protocols import Protocol, protocol_of
@@ -32,7 +33,7 @@ class Testing:
     workers: int                         # decoding processes of a rank
     precision: str = "fp32"              # of the tests between epochs; auto: the device's best
     final_precision: str = "fp32"        # of untrained CLIP and of the last test
-    keep_best: bool = False              # see `run_folder.name_best`
+    keep_best: bool = False              # see runtime/best.py
 
 
 class Benchmark:

@@ -83,7 +83,21 @@ def test_a_rank_takes_the_gpu_of_its_number_or_the_only_one_that_it_is_shown(mon
 def test_several_ranks_cannot_compute_where_they_cannot_sum_their_gradients(name):
     with pytest.raises(ValueError, match=f"--device {name}: 2 ranks can compute on cpu and cuda only"):
         choose_device(name, 2, 0)
-    assert choose_device("meta", 1, 0).type == "meta" and choose_device("cpu", 2, 1).type == "cpu"
+    assert choose_device("cpu", 2, 1).type == "cpu"
+
+
+def test_a_device_without_numbers_is_refused():
+    with pytest.raises(ValueError, match="--device meta: its tensors have no numbers"):
+        choose_device("meta", 1, 0)
+
+
+@pytest.mark.parametrize("variable", ["RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_STEP_NUM_TASKS"])
+def test_a_variable_that_is_no_number_is_named(monkeypatch, variable):
+    monkeypatch.setenv(variable, "abc")
+    with pytest.raises(ValueError, match=f"the environment has {variable}=abc: expected a number"):
+        ranks.read_environment()
+    monkeypatch.setenv(variable, "")
+    assert ranks.read_environment() == (0, 1, 0)
 
 
 # --- the process group ----------------------------------------------------------------------------

@@ -6,7 +6,7 @@ Checked against Table 6, Section 4.1 and Appendix B of the paper.
 import pytest
 
 import train
-from mote.runtime.recipes import BACKBONES, DATASETS, check_recipe
+from mote.runtime.recipes import BACKBONES, DATASETS, check_recipe, in_proportion
 
 L14 = ["--backbone", "ViT-L-14-quickgelu"]
 
@@ -112,6 +112,14 @@ def test_weights_that_the_user_gives_decide_on_the_second_pass(argv, second_pass
     (["--data", "k400", "--epochs", "15", "--warmup", "4"], 4)])
 def test_fewer_epochs_shrink_the_warm_up_in_proportion_unless_it_is_given(argv, warmup):
     assert config(*argv).warmup == pytest.approx(warmup)
+
+
+@pytest.mark.parametrize("argv, words", [
+    (["--data", "k400", "--epochs", "15"], ", in proportion to the recipe's 5 of 30"),
+    (["--data", "ssv2", "--epochs", "1"], ", in proportion to the recipe's 0.5 of 2"),
+    (["--data", "k400"], ""), (["--data", "k400", "--epochs", "15", "--warmup", "5"], "")])
+def test_the_header_says_that_a_warm_up_was_shrunk(argv, words):
+    assert in_proportion(vars(config(*argv))) == words
 
 
 def test_no_recipe_has_more_epochs_than_the_configurations_default():

@@ -7,11 +7,14 @@ import itertools
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from support.faults import Killed, in_forward, killed, raises
+from support.places import ROOT
 from support.runs import ALONE
 from torch import nn
 
@@ -142,6 +145,41 @@ def test_what_a_kill_left_of_a_checkpoint_is_removed_at_the_next_start_and_nothi
     assert there == {*kept, "metrics.jsonl", "log.jsonl", "config.json", "train.txt", "val.txt", "classes.csv"}
 
 
+# --- one run in a folder --------------------------------------------------------------------------
+HOLDER = ("import sys; from pathlib import Path; from mote.runtime.run_folder import hold\n"
+          "hold(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()")
+
+
+def test_a_folder_is_one_runs_until_it_ends_however_it_ends(tmp_path):
+    other = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert other.stdout.readline() == "held\n"
+    for resume in ("", "auto"):
+        with pytest.raises(ValueError, match="another run is writing there; wait for its end, or choose another --out"):
+            runs.find_start(str(tmp_path), resume, "", "data")
+    other.kill()
+    other.wait()
+    assert runs.find_start(str(tmp_path), "", "", "data").out == tmp_path    # its lock counts as nothing
+    assert runs.find_start(str(tmp_path), "auto", "", "data").resumed is None
+
+
+def test_a_table_of_an_earlier_end_goes_when_the_run_goes_on(tmp_path):
+    (tmp_path / "results.json").write_text("{}")
+    runs.open_run(ALONE, start_at(tmp_path, 2), *LISTS)
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_where_only_the_best_checkpoint_is_left_the_run_goes_on_from_it(saved, tmp_path):
+    for name, step in (("best", 3), ("last", 6)):
+        save_checkpoint(tmp_path / f"{name}.pt", {**saved, "step": step})
+    assert newest_checkpoint(tmp_path)["step"] == 6
+    (tmp_path / "last.pt").unlink()
+    assert newest_checkpoint(tmp_path)["step"] == 3
+    (tmp_path / "best.pt").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="there are checkpoints in .* and none can be read"):
+        runs.resume_newest(tmp_path)
+
+
 # --- evaluations ----------------------------------------------------------------------------------
 def test_a_skipped_video_is_a_failed_one_in_evaluation_and_what_is_recorded_is_evaluated(world, tmp_path, capsys):
     model, skipped = load_model("tests/golden/official_tiny_checkpoint.pt"), tmp_path / "skipped.txt"
@@ -163,62 +201,6 @@ def test_a_skipped_video_is_a_failed_one_in_evaluation_and_what_is_recorded_is_e
         benchmark.test(model, 9, 3, {})
 
 
-def result_of(step: int, top1: float, precision: str = "fp32", name: str = "k400") -> dict:
-    return {"step": step, "data": name, "plain": {"top1": top1}, "protocol": {"precision": precision}}
-
-
-def best_of(out: Path, *results: dict) -> int:
-    """Keep the best of these tests, one after the other. -> the step whose checkpoint best.pt is; 0 for none"""
-    for result in results:
-        (out / f"step_{result['step']}.pt").write_text(str(result["step"]))
-        runs.name_best(ALONE, out, result)
-        runs.record(ALONE, out, result)
-    return int((out / "best.pt").read_text()) if (out / "best.pt").exists() else 0
-
-
-@pytest.mark.parametrize("results, best", [
-    ([result_of(1, 50.0), result_of(2, 60.0), result_of(3, 55.0)], 2), ([result_of(1, 50.0), result_of(2, 50.0)], 1),
-    ([result_of(1, 0.0)], 1), ([result_of(1, 90.0, "bf16"), result_of(2, 60.0), result_of(3, 50.0)], 2),
-    ([result_of(1, 90.0, name="ucf101"), result_of(2, 60.0)], 2)])
-def test_best_is_the_highest_top1_of_one_precision_and_ties_go_to_the_earlier(tmp_path, results, best):
-    assert best_of(tmp_path, *results) == best
-
-
-def test_best_survives_when_its_checkpoint_is_no_longer_kept(tmp_path):
-    assert best_of(tmp_path, result_of(1, 90.0)) == 1
-    (tmp_path / "step_1.pt").unlink()
-    assert best_of(tmp_path, result_of(2, 80.0), result_of(3, 95.0)) == 3
-    assert not list(tmp_path.glob(".*"))
-
-
-def test_a_checkpoint_that_lies_elsewhere_is_said_and_not_linked(tmp_path, capsys):
-    runs.name_best(ALONE, tmp_path, result_of(1, 90.0))
-    assert capsys.readouterr().out == f"--keep-best: no {tmp_path / 'step_1.pt'}, so it cannot become best.pt\n"
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_better_checkpoint_that_was_not_kept_is_said(tmp_path, capsys):
-    runs.record(ALONE, tmp_path, result_of(1, 90.0))             # before the option was given
-    assert best_of(tmp_path, result_of(2, 80.0)) == 0
-    assert capsys.readouterr().out == "--keep-best: step 1 was better; it was not kept\n"
-    assert best_of(tmp_path, result_of(3, 95.0)) == 3
-
-
-def test_a_run_keeps_its_best_checkpoint_and_a_resumed_one_the_same(job, tmp_path):
-    flags = ["--keep", "1", "--eval-every", "1", "--keep-best", "--epochs", "3"]
-    train.main([*job, str(tmp_path / "a"), *flags])
-    train.main([*job, str(tmp_path / "b"), *flags])
-    lines = [line for line in runs.read_metrics(tmp_path / "a") if line["data"] == "toyworld"]
-    best = max(lines, key=lambda line: (line["plain"]["top1"], -line["step"]))
-    assert read_checkpoint(tmp_path / "a/best.pt")["step"] == best["step"]
-    before = (tmp_path / "b/best.pt").read_bytes()
-    train.main([*job, str(tmp_path / "b"), *flags, "--epochs", "4"])
-    again = [line for line in runs.read_metrics(tmp_path / "b") if line["data"] == "toyworld"]
-    best_of_four = max(again, key=lambda line: (line["plain"]["top1"], -line["step"]))
-    assert read_checkpoint(tmp_path / "b/best.pt")["step"] == best_of_four["step"]
-    assert (best_of_four["step"] == best["step"]) == ((tmp_path / "b/best.pt").read_bytes() == before)
-
-
 def test_an_evaluation_that_is_recorded_is_not_repeated_after_a_kill(job, tmp_path, monkeypatch):
     flags = [*job, str(tmp_path), "--eval-every", "1"]
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -238,7 +220,7 @@ def test_a_resume_that_cannot_go_on_is_one_line(straight, job, tmp_path, capsys,
         train.main([*job, str(tmp_path), *flags])
     error = capsys.readouterr().err
     assert stopped.value.code == 2 and words in error and len(error.strip().splitlines()) == 1
-    assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
+    assert {file.name for file in tmp_path.iterdir()} == {"last.pt", ".lock"}
 
 
 def test_a_foreign_checkpoint_without_what_a_resume_needs_is_one_line(straight, tmp_path):

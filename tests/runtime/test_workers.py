@@ -60,7 +60,7 @@ def test_a_number_is_taken_as_it_is(number):
 
 @pytest.mark.parametrize("wanted", ["-1", "many", "1.5", "", "Auto"])
 def test_anything_else_is_one_line_before_any_work(wanted):
-    says = f"--workers must be auto or a number of at least 0, got {wanted}"
+    says = f"--workers must be auto or a number of at least 0, got {wanted!r}"
     for parse, needed in ((train.parse_config, []), (eval.parse_config, ["--data", "x", "--checkpoint", "y"])):
         with pytest.raises(ValueError) as raised:
             parse([*needed, f"--workers={wanted}"])
