@@ -128,3 +128,8 @@ def test_a_file_from_a_url_in_open_clips_cache_is_left_to_open_clip_without_aski
     (tmp_path / ".cache" / "clip").mkdir(parents=True)
     (tmp_path / ".cache" / "clip" / "ViT-B-16.pt").touch()
     assert str(download("openai", {"url": "models/ViT-B-16.pt"})) == "models/ViT-B-16.pt"
+
+
+def test_a_hub_that_was_told_to_be_offline_is_the_reason_that_is_given(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert weights.why_no_answer("https://huggingface.co/x") == "HF_HUB_OFFLINE is set, and it is not in the cache"

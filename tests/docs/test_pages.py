@@ -203,7 +203,8 @@ def test_the_log_line_that_is_explained_has_the_form_of_one_that_is_printed(plac
 def test_the_files_of_a_runs_folder_are_those_that_the_page_names(place):
     row = re.findall(r"^\| ((?:`[\w.]+`(?:, )?)+) \|", PAGES["docs/reliability.md"], flags=re.M)
     named = {name for names in row for name in re.findall(r"`(\w+\.\w+)`", names)}
-    written = {re.sub(r"step_\d+", "step_N", file.name) for file in (place / "RUN").iterdir()} - {"results.png", ".lock"}
+    files = {re.sub(r"step_\d+", "step_N", file.name) for file in (place / "RUN").iterdir()}
+    written = files - {"results.png", ".lock"}
     assert written | {"best.pt", "best.json", "skipped.txt", "refused.jsonl"} == named
 
 

@@ -37,7 +37,8 @@ def test_what_torch_says_of_a_lost_peer_is_one_line(monkeypatch, capsys, error):
     monkeypatch.setenv("RANK", "3")
     status, (line,) = ended("train.py", error, capsys)
     assert status == 1
-    assert line.startswith("train.py: error on rank 3: torch.distributed failed, mostly because another rank is gone") and str(error) in line
+    says = "train.py: error on rank 3: torch.distributed failed, mostly because another rank is gone"
+    assert line.startswith(says) and str(error) in line
 
 
 @pytest.mark.parametrize("text", ["mat1 and mat2 shapes cannot be multiplied", "triton: failed to store the result",

@@ -67,7 +67,8 @@ def asked(monkeypatch):
 
 
 def benchmark_in(out, ranks=ALONE, *more) -> Benchmark:
-    return Benchmark(SETS, EMBEDDINGS, Testing(["{}", "a {}"], 8, 224, 2, *more), ranks, out, Board(False, out, 0))
+    testing = Testing(["{}", "a {}"], 8, 224, 2, *more)
+    return Benchmark(SETS, EMBEDDINGS, testing, ranks, out, Board(False, out, 0))
 
 
 def recorded(out) -> list[dict]:

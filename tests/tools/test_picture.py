@@ -22,8 +22,8 @@ def test_the_three_sentences_of_a_table_by_hand():
     assert picture.sentences(ROWS) == [
         "On test videos of k400, the dataset that the model was trained on, top-1 rose from 15.0 to 79.4 per cent.",
         "On datasets that it was not trained on, top-1 fell from 16.6 to 4.6 (ucf101) and stayed at 50.0 (hmdb51).",
-        "With modulation (Eq. 11), which shrinks the temporal feature the further the test classes are from the training "
-        "classes, top-1 stayed at "
+        "With modulation (Eq. 11), which shrinks the temporal feature the further the test classes are from the "
+        "training classes, top-1 stayed at "
         "79.4 (k400), rose from 4.6 to 20.0 (ucf101) and fell from 50.0 to 49.0 (hmdb51)."]
 
 
