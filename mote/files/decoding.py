@@ -13,6 +13,7 @@ libraries).
 Not part of the paper. Differs from the authors' code: torchcodec, not decord.
 """
 import contextlib
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -168,12 +169,17 @@ def open_video(path: Path, look: Look):
 
 
 def open_indexed(path: Path):
-    """torchcodec's decoder, or None where it has counted the frames and cannot go back to them."""
+    """torchcodec's decoder, or None where it has counted the frames and cannot go back to them.
+
+    Nor does it open a file whose frames have no duration: a rate of `inf` is no JSON.
+    """
     from torchcodec.decoders import VideoDecoder
 
     try:
         return VideoDecoder(path, num_ffmpeg_threads=1)
-    except (RuntimeError, ValueError) as error:
+    except json.JSONDecodeError:
+        return None
+    except RuntimeError as error:
         if "Could not seek" not in str(error):
             raise
     return None

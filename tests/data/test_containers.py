@@ -157,8 +157,7 @@ def samples_of(path):
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     moov, = [(begin, end) for kind, begin, end in boxes.boxes(data, 0, len(data)) if kind == b"moov"]
     trak = boxes.box_tree(data, *boxes.box_tree(data, *moov)[b"trak"][0])
-    _, config = mp4.mp4_codec(data, trak)
-    return data, config, *mp4.mp4_samples(data, trak)
+    return data, *mp4.mp4_codec(data, trak), *mp4.mp4_samples(data, trak)
 
 
 @pytest.mark.parametrize("options", ["", "-x264-params aud=1", "-x264-params slices=3"])
@@ -166,15 +165,10 @@ def samples_of(path):
 def test_b_slices_of_h264_are_seen_behind_whatever_stands_in_front(tmp_path, options, b_frames):
     path = ffmpeg("-f", "lavfi", "-i", PATTERN, "-c:v", "libx264", "-bf", b_frames, *options.split(),
                   tmp_path / "x.mp4")
-    data, config, starts, stops = samples_of(path)
-    assert len(starts) == 50
-    assert reordering.has_b_slices(data, starts, stops, reordering.length_size(config)) == (b_frames > 0)
-
-
-def test_h264_without_times_and_without_b_frames_is_sought_though_its_header_does_not_say_so(folder, monkeypatch):
-    monkeypatch.setattr(reordering, "h264_reorders", lambda sps: None)
-    assert examine(write("no_b_frames.mp4", folder)).in_order == ""
-    assert examine(write("lost_h264.mp4", folder)).in_order == reordering.LOST
+    data, codec, config, starts, stops = samples_of(path)
+    _, firsts = reordering.first_slices(data, codec, config, starts, stops)
+    assert len(firsts) == 50
+    assert reordering.is_slice(firsts, reordering.B_SLICES).any() == (b_frames > 0)
 
 
 def test_a_look_at_a_file_opens_no_decoder(folder, monkeypatch):

@@ -19,28 +19,32 @@ def examine_avi(data: mmap.mmap) -> Look:
     # the name of the codec at 16, then what the decoder needs.
     number = -1
     film = False
+    films = []
     for kind, begin, stop in riff_chunks(data, 0, len(data)):
         if kind == b"strh":
             number += 1
             film = data[begin:begin + 4] == b"vids"
         elif kind == b"strf" and film:
-            codec = data[begin + 16:begin + 20].strip(b"\0 ").decode("latin-1").lower() or "raw"
-            config = data[begin + 40:stop]
-            bits, = struct.unpack_from("<H", data, begin + 14)
-            if bits <= 8:                        # torchcodec's seeks lose it
-                return Look("avi", "its colours stand in a palette")
-            if codec in EVERY_FRAME:
-                return Look("avi")
-            chunks = list(avi_frames(data, stop, number))
-            why = avi_in_order(data, codec, config, chunks)
-            # A few bytes say that a frame is the one before. FFmpeg does not count those.
-            tiny = any(0 < stop - begin < 20 for begin, stop in chunks)
-            if not why and codec in MPEG4 and tiny:
-                why = NOT_CODED
-            if not why and not indexed(data, number, len(chunks)):
-                why = "it has no index of all its frames"
-            return Look("avi", why)
-    raise ValueError("no stream of pictures")
+            films.append((number, begin, stop))
+        elif kind[2:] in (b"dc", b"db"):         # frames: the headers are behind us
+            break
+    if not films:
+        raise ValueError("no stream of pictures")
+    if len(films) > 1:                           # FFmpeg chooses one
+        return Look("avi", "it has several video tracks")
+
+    number, begin, stop = films[0]
+    codec = data[begin + 16:begin + 20].strip(b"\0 ").decode("latin-1").lower() or "raw"
+    bits, = struct.unpack_from("<H", data, begin + 14)
+    if bits <= 8:                                # torchcodec's seeks lose it
+        return Look("avi", "its colours stand in a palette")
+    if codec in EVERY_FRAME:
+        return Look("avi")
+    chunks = list(avi_frames(data, stop, number))
+    why = avi_in_order(data, codec, data[begin + 40:stop], chunks)
+    if not why and not indexed(data, number, len(chunks)):
+        why = "it has no index of all its frames"
+    return Look("avi", why)
 
 
 def riff_chunks(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
@@ -88,19 +92,23 @@ def indexed(data: mmap.mmap, number: int, count: int) -> bool:
     return len(flags) >= count and not all(flags)
 
 
-def avi_in_order(data: mmap.mmap, codec: str, config: bytes, frames) -> str:
+def avi_in_order(data: mmap.mmap, codec: str, config: bytes, frames: list[tuple[int, int]]) -> str:
     """Why a stream without times must be read in order, or "". frames: where each begins, ends."""
     if codec in IN_PLACE:
         return ""
     why = f"{codec} may have B-frames, and its frames have no times"
-    frames = iter(frames)
-    begin, stop = next(frames, (0, 0))
-    # Headers may stand in the first frame only.
-    config += data[begin:min(stop, begin + 4096)]
-    # Of a packed chunk only the first frame's type would be seen, so those are ruled out here.
-    if codec not in MPEG4 or not low_delay(config) or PACKED.search(config):
+    if codec not in MPEG4 or not frames:
         return why
-    for begin, stop in frames:
-        if vop_type(data, begin, stop) == B_VOP:
-            return "it has B-frames, and its frames have no times"
+    # Headers may stand in the first frame only.
+    begin, stop = frames[0]
+    config += data[begin:min(stop, begin + 4096)]
+    if PACKED.search(config):                    # of a packet only the first frame's type is seen
+        return why
+    # A few bytes say that a frame is the one before. FFmpeg does not count those.
+    if any(0 < stop - begin < 20 for begin, stop in frames):
+        return NOT_CODED
+    if not low_delay(config):
+        return why
+    if any(vop_type(data, begin, stop) == B_VOP for begin, stop in frames[1:]):
+        return "it has B-frames, and its frames have no times"
     return ""

@@ -72,25 +72,17 @@ def repeated(data: mmap.mmap, runs: np.ndarray) -> np.ndarray:
     return np.repeat(runs[:, 1], runs[:, 0])
 
 
-def time_shifts(data: mmap.mmap, trak: dict[bytes, list[Box]]) -> np.ndarray:
-    """From decoding to showing, of each frame that the track's own tables list; empty for none.
-
-    All equal, or none: the order in which frames are stored is all that is left. In ticks of the
-    track. ctts (14496-12, 8.6.1.3) has rows (how many frames, shift); read as signed in its version
-    0 too, as QuickTime means it.
-    """
-    if b"ctts" not in trak:
-        return np.zeros(0, np.int64)
-    return repeated(data, table(data, trak[b"ctts"][0], 2, ">i4"))
-
-
-def mp4_times(data: mmap.mmap, trak: dict[bytes, list[Box]], shifts: np.ndarray) -> np.ndarray:
+def mp4_times(data: mmap.mmap, trak: dict[bytes, list[Box]]) -> np.ndarray:
     """When each frame is shown, in the order in which they are stored (14496-12, 8.6.1).
 
-    In ticks of the track, as int64. stts has rows (how many frames, ticks to the next one).
+    In ticks of the track, as int64. stts has rows (how many frames, ticks to the next one); ctts
+    rows (how many frames, shift from decoding to showing), read as signed in its version 0 too, as
+    QuickTime means it.
     """
     steps = repeated(data, table(data, trak[b"stts"][0], 2))
     times = np.cumsum(steps) - steps
-    length = min(len(times), len(shifts))
-    times[:length] += shifts[:length]
+    if b"ctts" in trak:
+        shifts = repeated(data, table(data, trak[b"ctts"][0], 2, ">i4"))
+        length = min(len(times), len(shifts))
+        times[:length] += shifts[:length]
     return times

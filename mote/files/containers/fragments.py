@@ -1,7 +1,7 @@
 """
-mp4 in fragments: when its frames are shown (ISO 14496-12, 8.8).
+mp4 in fragments: their frames (ISO 14496-12, 8.8).
 
-    fragments_in_order(data, moov, trak, moofs, codec, config)          why a track must be, or ""
+    fragmented_frames(data, moov, trak, moofs, first)    the frames of all fragments, behind `first`
 
 A moof box describes frames that lie behind it: a traf for each track, with its number and defaults
 in tfhd, the time of its first frame in tfdt, and its frames in trun boxes.
@@ -10,64 +10,18 @@ Part of containers/. Needs numpy. Not part of the paper.
 """
 import mmap
 import struct
-from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 
-from .boxes import Box, box_tree, boxes, mp4_times, time_shifts
-from .reordering import (
-    IN_PLACE,
-    LOST,
-    NO_KEYFRAME,
-    OPEN,
-    may_reorder,
-    partial_keyframes,
-)
+from .boxes import Box, box_tree, boxes
+from .reordering import Frames
 
 Tree = dict[bytes, list[Box]]
 
 
-class Fragment(NamedTuple):
-    """What a traf says of its frames."""
-    times: np.ndarray                            # when each is shown, in ticks of the track
-    start: int                                   # the first frame's place in the file; -1: unsaid
-    key: bool                                    # whether that is a keyframe
-
-
-def fragments_in_order(data: mmap.mmap, moov: Tree, trak: Tree, moofs: list[Box], codec: str,
-                       config: bytes) -> str:
-    """Why a track in fragments must be read in order, or "".
-
-    The first frames may be listed by the track's own tables: they count as a fragment. The times
-    of one or two frames say nothing of their order.
-    """
-    fragments = list(read_fragments(data, moov, trak, moofs))
-    parts = [mp4_times(data, trak, time_shifts(data, trak))]
-    parts += [fragment.times for fragment in fragments]
-    times = np.concatenate(parts)
-    if len(np.unique(times)) < len(times):
-        return "two of its frames have one time"
-    if len(times) and times.min() < times[0]:    # B-frames of an open GOP
-        return OPEN
-    if fragments and not len(parts[0]) and not fragments[0].key:
-        return NO_KEYFRAME
-    if codec in IN_PLACE:
-        return ""
-    starts = [fragment.start for fragment in fragments if fragment.key and fragment.start >= 0]
-    samples = np.array(starts, np.int64), np.full(len(starts), len(data))
-    why = partial_keyframes(data, codec, config, samples, np.arange(len(starts)))
-    if why or not may_reorder(codec, config):
-        return why
-    for of_part in [*parts, times]:
-        if len(of_part) > 2 and (np.diff(of_part) > 0).all():
-            return LOST
-    return ""
-
-
-def read_fragments(data: mmap.mmap, moov: Tree, trak: Tree, moofs: list[Box]
-                   ) -> Iterator[Fragment]:
-    """The fragments of one track."""
+def fragmented_frames(data: mmap.mmap, moov: Tree, trak: Tree, moofs: list[Box], first: Frames
+                      ) -> Frames:
+    """The frames of one track. first: those that its own tables list."""
     begin, _ = trak[b"tkhd"][0]
     number = struct.unpack_from(">I", data, begin + (20 if data[begin] else 12))[0]
     # trex (8.8.3): flags, number of the track, an index, then duration, size and flags of a frame.
@@ -75,22 +29,25 @@ def read_fragments(data: mmap.mmap, moov: Tree, trak: Tree, moofs: list[Box]
     for begin, _ in moov.get(b"trex", []):
         if struct.unpack_from(">I", data, begin + 4)[0] == number:
             defaults = struct.unpack_from(">III", data, begin + 12)
+    parts = [first]
     following = 0
     for moof in moofs:
         for kind, *place in boxes(data, *moof):
             traf = box_tree(data, *place) if kind == b"traf" else {}
             begin, _ = traf.get(b"tfhd", [(0, 0)])[0]
             if begin and struct.unpack_from(">I", data, begin + 4)[0] == number:
-                fragment, following = read_fragment(data, traf, moof[0] - 8, defaults, following)
-                yield fragment
+                frames, following = read_fragment(data, traf, moof[0] - 8, defaults, following)
+                parts += frames
+    return Frames(*[np.concatenate(column) for column in zip(*parts)])
 
 
 def read_fragment(data: mmap.mmap, traf: Tree, moof: int, defaults: tuple[int, ...], time: int
-                  ) -> tuple[Fragment, int]:
-    """A fragment, and when the next one begins. moof: its box's place. time: when it should begin.
+                  ) -> tuple[list[Frames], int]:
+    """The frames of each run, and when the next fragment begins.
 
-    tfhd (8.8.7): flags, number of the track, then as the flags say: 1 a place (8 bytes), 2 an
-    index, 8 duration, 0x10 size, 0x20 flags of a frame (4 bytes each).
+    moof: its box's place. time: when this one should begin. tfhd (8.8.7): flags, number of the
+    track, then as the flags say: 1 a place (8 bytes), 2 an index, 8 duration, 0x10 size, 0x20 flags
+    of a frame (4 bytes each).
     """
     begin, _ = traf[b"tfhd"][0]
     flags, = struct.unpack_from(">I", data, begin)
@@ -107,28 +64,27 @@ def read_fragment(data: mmap.mmap, traf: Tree, moof: int, defaults: tuple[int, .
         begin, _ = traf[b"tfdt"][0]
         time, = struct.unpack_from(">Q" if data[begin] else ">I", data, begin + 4)
 
-    times = []
-    start = -1
-    first_flags = values[3]
-    for i, place in enumerate(traf.get(b"trun", [])):
-        offset, flags_of_first, steps, shifts = read_run(data, place, values[1])
-        if i == 0 and offset is not None:
-            start = moof + offset
-        if i == 0 and flags_of_first is not None:
-            first_flags = flags_of_first
-        times.append(time + np.cumsum(steps) - steps + shifts)
+    runs = []
+    place = moof
+    for run in traf.get(b"trun", []):
+        offset, (steps, sizes, marks, shifts) = read_run(data, run, values[1:])
+        if offset is not None:
+            place = moof + offset
+        stops = place + np.cumsum(sizes)
+        # Bit 16 of a frame's flags: it is no keyframe (8.8.3.1).
+        runs.append(Frames(time + np.cumsum(steps) - steps + shifts, stops - sizes, stops,
+                           marks & 0x10000 == 0))
         time += int(steps.sum())
-    # Bit 16 of a frame's flags: it is no keyframe (8.8.3.1).
-    joined = np.concatenate(times or [np.zeros(0, np.int64)])
-    return Fragment(joined, start, not first_flags & 0x10000), time
+        place += int(sizes.sum())                # a run without a place follows the one before
+    return runs, time
 
 
-def read_run(data: mmap.mmap, place: Box, duration: int
-             ) -> tuple[int | None, int | None, np.ndarray, np.ndarray]:
-    """Of a trun box: first frame's place after the moof and flags, durations, shifts of all frames.
+def read_run(data: mmap.mmap, place: Box, defaults: list[int]
+             ) -> tuple[int | None, list[np.ndarray]]:
+    """Of a trun box: its place after the moof; its frames' durations, sizes, flags, shifts.
 
     trun (8.8.8): flags, number of rows; for flag 1 a place, for flag 4 the first frame's flags;
-    rows of up to four columns: 0x100 duration, 0x200 size, 0x400 flags, 0x800 shift.
+    rows of up to four columns, for 0x100, 0x200, 0x400 and 0x800. defaults: of the first three.
     """
     begin, stop = place
     flags, rows = struct.unpack_from(">II", data, begin)
@@ -140,13 +96,19 @@ def read_run(data: mmap.mmap, place: Box, duration: int
     if flags & 4:
         first_flags, = struct.unpack_from(">I", data, at)
         at += 4
-    columns = (flags >> 8 & 15).bit_count()
-    if rows * columns * 4 > stop - at or rows > len(data):
+    width = (flags >> 8 & 15).bit_count()
+    if rows * width * 4 > stop - at or rows > len(data):
         raise ValueError("a table longer than its box")
-    numbers = np.frombuffer(data[at:at + rows * columns * 4], ">i4").reshape(rows, columns)
+    numbers = np.frombuffer(data[at:at + rows * width * 4], ">i4").reshape(rows, width)
     numbers = numbers.astype(np.int64)
-    if flags & 0x400 and first_flags is None and rows:
-        first_flags = int(numbers[0, (flags >> 8 & 3).bit_count()])
-    steps = numbers[:, 0] if flags & 0x100 else np.full(rows, duration)
-    shifts = numbers[:, -1] if flags & 0x800 else np.zeros(rows, np.int64)
-    return offset, first_flags, steps, shifts
+    columns = []
+    used = 0
+    for flag, default in zip((0x100, 0x200, 0x400, 0x800), [*defaults, 0]):
+        if flags & flag:
+            columns.append(numbers[:, used])
+            used += 1
+        else:
+            columns.append(np.full(rows, default))
+    if first_flags is not None and rows:
+        columns[2][0] = first_flags
+    return offset, columns

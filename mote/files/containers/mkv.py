@@ -13,15 +13,7 @@ import numpy as np
 
 from .avi import avi_in_order
 from .look import Look
-from .reordering import (
-    EVERY_FRAME,
-    H264,
-    IN_PLACE,
-    NO_KEYFRAME,
-    between_keyframes,
-    partial_keyframes,
-    without_times,
-)
+from .reordering import IN_PLACE, Frames, why_in_order
 
 # Ids from RFC 9559, 5, with the bits that give their length, as they stand in the file. There they
 # are called Segment, Cluster, BlockGroup, Tracks; Timestamp, SimpleBlock, Block, ReferenceBlock;
@@ -98,41 +90,26 @@ def mkv_in_order(data: mmap.mmap, at: int, number: int, film: dict[int, bytes]) 
     """Why a track must be read in order, or "". at: where the blocks begin."""
     codec = film[CODEC].rstrip(b"\0").decode("latin-1").lower()
     config = film.get(PRIVATE, b"")
-    times, starts, stops, marks = mkv_blocks(data, at, number)
+    frames = mkv_frames(data, at, number)
+    if frames is None:
+        return "its frames are laced"
     if codec == "v_ms/vfw/fourcc":               # as in an .avi: times of decoding
-        chunks = zip(starts, stops)
+        chunks = list(zip(frames.starts.tolist(), frames.stops.tolist()))
         # The private data is a BITMAPINFOHEADER.
         return avi_in_order(data, config[16:20].decode("latin-1").lower(), config[40:], chunks)
-    if len(set(times)) < len(times):
-        return "two of its frames have one time"
-    if min(times, default=0) < 0:                # FFmpeg gives such a keyframe no time at all
-        return "it has times below 0"
-    keys = np.flatnonzero(marks)
-    if not all(marks[:1]):
-        return NO_KEYFRAME
-    if len(marks) > 2 and all(marks) and codec not in EVERY_FRAME | H264:
-        return "it does not say which of its frames are keyframes"
-    if codec in IN_PLACE:
-        return ""
     # Encoded (compressed, encrypted): the bytes of a block are not those of its frame.
-    if ENCODINGS in film:
-        return without_times(data, codec, config, None) if times == sorted(times) else ""
-    samples = np.array(starts), np.array(stops)
-    why = partial_keyframes(data, codec, config, samples, keys)
-    if not why and times == sorted(times):
-        why = without_times(data, codec, config, samples)
-    elif not why:
-        onwards = np.diff(np.array(times), append=times[-1] + 1) > 0
-        why = between_keyframes(data, codec, config, samples, keys, onwards)
+    if ENCODINGS in film and codec not in IN_PLACE:
+        return "its frames are compressed or encrypted"
+    why = why_in_order(data, codec, config, frames)
+    if not why and frames.times.min(initial=0) < 0:              # FFmpeg drops such a time
+        why = "it has times below 0"
     return why
 
 
-def mkv_blocks(data: mmap.mmap, at: int, number: int
-               ) -> tuple[list[int], list[int], list[int], list[bool]]:
-    """Of a track's frames: when each is shown, where it begins and ends, if it is a keyframe.
+def mkv_frames(data: mmap.mmap, at: int, number: int) -> Frames | None:
+    """The frames of a track; None if a block holds several (lacing: RFC 9559, 10.3).
 
-    Times in ticks of the segment, 1 ms if it says nothing else; places in bytes of the file. A
-    block counts as one frame: lacing (RFC 9559, 10.3), which packs several, is for sound.
+    Times in ticks of the segment, 1 ms if it says nothing else.
     """
     times: list[int] = []
     starts: list[int] = []
@@ -153,8 +130,11 @@ def mkv_blocks(data: mmap.mmap, at: int, number: int
                 track = track << 8 | data[begin + 1]
             ours = track == number
             if ours:
+                if data[first + 2] & 0x06:
+                    return None
                 times.append(cluster + struct.unpack_from(">h", data, first)[0])
                 starts.append(first + 3)
                 stops.append(stop)
                 keys.append(name == BLOCK or data[first + 2] >= 0x80)
-    return times, starts, stops, keys
+    places = np.array([starts, stops], np.int64)
+    return Frames(np.array(times, np.int64), *places, np.array(keys, bool))

@@ -11,19 +11,10 @@ import struct
 
 import numpy as np
 
-from .boxes import Box, box_tree, boxes, mp4_times, repeated, table, time_shifts
-from .fragments import fragments_in_order
+from .boxes import Box, box_tree, boxes, mp4_times, repeated, table
+from .fragments import fragmented_frames
 from .look import Look
-from .reordering import (
-    CUT_AV1,
-    EVERY_FRAME,
-    H264,
-    IN_PLACE,
-    NO_KEYFRAME,
-    between_keyframes,
-    partial_keyframes,
-    without_times,
-)
+from .reordering import CUT_AV1, Frames, why_in_order
 
 
 def examine_mp4(data: mmap.mmap) -> Look:
@@ -81,45 +72,37 @@ def is_mirrored(data: mmap.mmap, moov: dict[bytes, list[Box]], trak: dict[bytes,
 
 def mp4_in_order(data: mmap.mmap, moov: dict[bytes, list[Box]], trak: dict[bytes, list[Box]],
                  moofs: list[Box]) -> tuple[str, int]:
-    """Why a track must be read in order, or ""; and how many frames at its beginning must be.
-
-    Shifts that differ: whoever wrote the file knew in which order its frames are shown. In a file
-    of fragments the track's tables list no frames, or not all, so nothing else is compared.
-    """
+    """Why a track must be read in order, or ""; and how many frames at its beginning must be."""
     codec, config = mp4_codec(data, trak)
-    if moofs:
-        return fragments_in_order(data, moov, trak, moofs, codec, config), 0
-    shifts = time_shifts(data, trak)
-    times = mp4_times(data, trak, shifts)
-    if np.abs(np.diff(times)).max(initial=0) >= 1 << 28:         # FFmpeg takes it for damage
-        return "its times leap", 0
-    if len(np.unique(times)) < len(times):
-        return "two of its frames have one time", 0
+    frames = listed_frames(data, trak)
+    if moofs:                                    # no edit list hides a frame of theirs
+        frames = fragmented_frames(data, moov, trak, moofs, frames)
+        return why_in_order(data, codec, config, frames), 0
     edits = mp4_edits(data, trak)
-    if len(edits) > 1:
-        return "its edit list has several parts", 0
-    front = frames_before_a_keyframe(data, trak, times, edits[0]) if edits else 0
-    if front and codec == "av01":
-        return CUT_AV1, 0
-    if b"stss" in trak and 1 not in table(data, trak[b"stss"][0], 1)[:, 0]:
-        return NO_KEYFRAME, 0
-
-    if b"stss" not in trak and codec not in EVERY_FRAME | H264:
-        return "it does not say which of its frames are keyframes", front
-    if codec in IN_PLACE:
-        return "", front
-    samples = mp4_samples(data, trak)
-    # Without stss, every frame is a keyframe. Not all writers know that; H.264's slices tell.
-    keys = np.arange(len(samples[0]))
-    if b"stss" in trak:
-        keys = table(data, trak[b"stss"][0], 1)[:, 0] - 1
-    why = partial_keyframes(data, codec, config, samples, keys)
-    if not why and (not len(shifts) or shifts.min() == shifts.max()):
-        why = without_times(data, codec, config, samples)
-    elif not why:
-        steps = np.diff(shifts, append=shifts[-1:])
-        why = between_keyframes(data, codec, config, samples, keys, steps == 0)
+    front = frames_before_a_keyframe(frames, edits[0]) if edits else 0
+    why = CUT_AV1 if front and codec == "av01" else ""
+    why = why or why_in_order(data, codec, config, frames, edits[0] if edits else -np.inf)
+    if not why and len(edits) > 1:
+        why = "its edit list has several parts"
+    if not why and np.abs(np.diff(frames.times)).max(initial=0) >= 1 << 28:
+        why = "its times leap"                   # FFmpeg takes it for damage
     return why, front
+
+
+def listed_frames(data: mmap.mmap, trak: dict[bytes, list[Box]]) -> Frames:
+    """The frames that the track's own tables list; in a file of fragments none, or the first.
+
+    stss (8.6.2) counts keyframes from 1. Without it, every frame is one.
+    """
+    times = mp4_times(data, trak)
+    starts, stops = mp4_samples(data, trak)
+    count = min(len(times), len(starts))
+    keys = np.ones(count, bool)
+    if b"stss" in trak:
+        marked = table(data, trak[b"stss"][0], 1)[:, 0] - 1
+        keys[:] = False
+        keys[marked[(marked >= 0) & (marked < count)]] = True
+    return Frames(times[:count], starts[:count], stops[:count], keys)
 
 
 def mp4_codec(data: mmap.mmap, trak: dict[bytes, list[Box]]) -> tuple[str, bytes]:
@@ -164,19 +147,14 @@ def mp4_edits(data: mmap.mmap, trak: dict[bytes, list[Box]]) -> list[int]:
     return shown
 
 
-def frames_before_a_keyframe(data: mmap.mmap, trak: dict[bytes, list[Box]], times: np.ndarray,
-                             start: int) -> int:
+def frames_before_a_keyframe(frames: Frames, start: int) -> int:
     """How many frames are shown before the first keyframe that is.
 
     A clip that was cut without decoding hides the keyframe that its first frames need, and all up
     to `start`. torchcodec 0.17 then seeks without an index, and may land behind the frame.
     """
-    if b"stss" not in trak:                      # every frame is a keyframe
-        return 0
-    # stss (8.6.2) counts frames from 1.
-    keys = table(data, trak[b"stss"][0], 1)[:, 0] - 1
-    key_times = times[keys[(keys >= 0) & (keys < len(times))]]
-    shown = key_times[key_times >= start]
+    times = frames.times
+    shown = times[frames.keys & (times >= start)]
     first = shown.min() if len(shown) else times.max(initial=start) + 1
     front = int(((times >= start) & (times < first)).sum())
     # FFmpeg rounds times: one frame more may count as shown.

@@ -8,6 +8,7 @@ Part of containers/. Needs numpy. Not part of the paper.
 """
 import mmap
 import re
+from typing import NamedTuple
 
 import numpy as np
 
@@ -43,84 +44,105 @@ OPEN = "its first frames need others, which were cut off"
 VOP, B_VOP = b"\0\0\x01\xb6", 2
 
 
-def may_reorder(codec: str, config: bytes) -> bool:
-    """Whether the order of showing may differ from that of storing, as far as the header tells."""
-    if codec in H264:
-        return h264_reorders(avcc_sps(config)) is not False
-    if codec in HEVC:
-        return hevc_reorders(config)
-    return codec not in IN_PLACE
+class Frames(NamedTuple):
+    """A track's frames in the order in which they are stored: arrays of one length."""
+    times: np.ndarray                            # when each is shown, in ticks
+    starts: np.ndarray                           # its place in the file, in bytes
+    stops: np.ndarray
+    keys: np.ndarray                             # bool: whether it is marked as a keyframe
 
 
-def without_times(data: mmap.mmap, codec: str, config: bytes,
-                  samples: tuple[np.ndarray, np.ndarray] | None) -> str:
-    """Why a track whose times say nothing must be read in order, or "".
+def why_in_order(data: mmap.mmap, codec: str, config: bytes, frames: Frames,
+                 shown_from: float = -np.inf) -> str:
+    """Why a track whose frames have times must be read in order, or "".
 
-    samples: where its frames begin and end; None if that is not known. H.264's slices are asked,
-    whatever its header says: a clip with another header may have been joined to the first.
+    shown_from: the time at which the part begins that an edit list shows. Raises ValueError for
+    frames outside the file.
     """
-    if not may_reorder(codec, config) and (samples is None or codec not in H264):
-        return ""
-    if samples is None or not (codec in H264 or codec in MPEG4):
-        return LOST
-    starts, stops = samples
-    if len(starts) and (starts[-1] > len(data) or starts.min() < 0):
-        raise ValueError("frames beyond the file's end")
-    if codec in H264:
-        reorders = has_b_slices(data, starts, stops, length_size(config))
-    else:
-        reorders = has_b_vops(data, config, starts, stops)
-    return LOST if reorders else ""
-
-
-def partial_keyframes(data: mmap.mmap, codec: str, config: bytes,
-                      samples: tuple[np.ndarray, np.ndarray], keys: np.ndarray) -> str:
-    """Why a track must be read in order though it has times or needs none, or "".
-
-    H.264's keyframes may be none, but points from which P frames make the picture whole, bit by bit
-    (intra refresh). Of interlaced MPEG-4, FFmpeg leaves out B-frames that come behind a seek.
-    samples: where its frames begin and end. keys: which of them are keyframes.
-    """
-    starts, stops = samples
-    if codec in MPEG4 and mpeg4_header(config) == (False, True):
-        return "it is interlaced MPEG-4 with B-frames"
-    keys = keys[(keys >= 0) & (keys < len(starts))]
-    if codec not in H264 or not len(keys):
+    times, starts, stops, keys = frames
+    marked = np.flatnonzero(keys)
+    if len(np.unique(times)) < len(times):
+        return "two of its frames have one time"
+    if not keys[:1].all():
+        return NO_KEYFRAME
+    if ((times < times[:1]) & (times >= shown_from)).any():      # B-frames of an open GOP
+        return OPEN
+    if (np.maximum.accumulate(times)[marked] > times[marked]).any():
+        return "its times run back, as where clips were joined"
+    if len(keys) > 2 and keys.all() and codec not in EVERY_FRAME | H264:
+        return "it does not say which of its frames are keyframes"
+    if codec in IN_PLACE or not len(starts):
         return ""
     if starts.max() > len(data) or starts.min() < 0:
         raise ValueError("frames beyond the file's end")
-    partial = has_slices(data, starts[keys], stops[keys], length_size(config), P_SLICES)
-    return PARTIAL if partial else ""
+    if codec in MPEG4:
+        config += data[starts[0]:min(stops[0], starts[0] + 4096)]    # may hold the headers
+    why = wrong_keyframes(data, codec, config, starts[marked], stops[marked])
+    if not why:
+        doubted = shown_as_stored(times, marked)
+        why = lost_times(data, codec, config, starts[doubted], stops[doubted])
+    return why
 
 
-def between_keyframes(data: mmap.mmap, codec: str, config: bytes,
-                      samples: tuple[np.ndarray, np.ndarray], keys: np.ndarray,
-                      onwards: np.ndarray) -> str:
-    """Why a track with times of its own must be read in order nevertheless, or "".
+def wrong_keyframes(data: mmap.mmap, codec: str, config: bytes, starts: np.ndarray,
+                    stops: np.ndarray) -> str:
+    """Why decoding may not begin with any of the keyframes, or "". starts, stops: where those are.
 
-    Times may be lost in a part: a lost clip was joined to a good one. samples: where its frames
-    begin and end. keys: which of them are keyframes, sorted. onwards: of each frame, whether the
-    next one that is stored is the next one shown.
+    H.264's keyframes may be none, but points from which P frames make the picture whole, bit by bit
+    (intra refresh). A writer may mark wrong frames. Of interlaced MPEG-4, FFmpeg leaves out
+    B-frames that come behind a seek.
     """
-    starts, stops = samples
-    count = min(len(starts), len(onwards))
-    keys = keys[(keys >= 0) & (keys < count)]
-    if not len(keys):
+    if codec in MPEG4:
+        if PACKED.search(config):
+            return "two of its frames may stand in one packet"
+        if mpeg4_header(config) == (False, True):
+            return "it is interlaced MPEG-4 with B-frames"
+        kinds = [vop_type(data, *place) for place in zip(starts.tolist(), stops.tolist())]
+        return PARTIAL if max(kinds, default=0) > 0 else ""
+    units, firsts = first_slices(data, codec, config, starts, stops)
+    if codec in H264:
+        return PARTIAL if is_slice(firsts, P_SLICES).any() else ""
+    # Units 16 to 23 are the pictures with which decoding may begin (H.265, 7.4.2.2).
+    return PARTIAL if ((units < 16) | (units > 23)).any() else ""
+
+
+def shown_as_stored(times: np.ndarray, marked: np.ndarray) -> np.ndarray:
+    """The frames, by number, whose times say that they are shown in the order they are stored in.
+
+    From one keyframe to the next (marked: their numbers), since times may be lost in a part only,
+    where a lost clip was joined to a good one. The step out of such a stretch says nothing, and one
+    of two frames has no B-frame.
+    """
+    onwards = np.diff(times) > 0
+    if onwards.all():
+        return np.arange(len(times))
+    ends = np.append(marked[1:], len(times))
+    stretches = [np.arange(first, end) for first, end in zip(marked, ends)
+                 if end - first > 2 and onwards[first:end - 1].all()]
+    return np.concatenate([np.zeros(0, np.int64), *stretches])
+
+
+def lost_times(data: mmap.mmap, codec: str, config: bytes, starts: np.ndarray, stops: np.ndarray
+               ) -> str:
+    """LOST if some of these frames are B-frames: by their times, all are shown as they are stored.
+
+    The frames are asked too, whatever the header says: behind a clip without B-frames, another may
+    have been joined. starts, stops: where they are. Only of a few codecs the frames tell.
+    """
+    if not len(starts):
         return ""
-
-    # A stretch runs from one keyframe to the next. The step out of it says nothing.
-    ends = np.append(keys[1:], count)
-    in_doubt = [np.arange(first, end) for first, end in zip(keys, ends)
-                if end - first > 2 and onwards[first:end - 1].all()]
-    if not in_doubt:
-        return ""
-    chosen = np.concatenate(in_doubt)
-    return without_times(data, codec, config, (starts[chosen], stops[chosen]))
-
-
-def has_b_slices(data: mmap.mmap, starts: np.ndarray, stops: np.ndarray, size: int) -> bool:
-    """Whether a frame begins with a B slice. size: bytes of the length before each unit."""
-    return has_slices(data, starts, stops, size, B_SLICES)
+    if codec in MPEG4:
+        places = zip(starts.tolist(), stops.tolist())
+        lost = any(vop_type(data, *place) == B_VOP for place in places)
+    elif codec in H264:
+        lost = bool(is_slice(first_slices(data, codec, config, starts, stops)[1], B_SLICES).any())
+    elif codec in HEVC:
+        # Units that no other picture needs, and those shown before the keyframe in front of them.
+        units, _ = first_slices(data, codec, config, starts, stops)
+        lost = hevc_reorders(config) or bool(np.isin(units, (0, 6, 7, 8, 9)).any())
+    else:
+        lost = True
+    return LOST if lost else ""
 
 
 # A slice begins with two numbers: the first block, 0 written as 1, and its type. P is 0 or 5,
@@ -130,51 +152,48 @@ P_SLICES = ((0xC0, 0xC0), (0xFC, 0x98))
 B_SLICES = ((0xF0, 0xA0), (0xFC, 0x9C))
 
 
-def has_slices(data: mmap.mmap, starts: np.ndarray, stops: np.ndarray, size: int,
-               kinds: tuple) -> bool:
-    """Whether one of the frames begins with a slice of these kinds; True if none is found in one.
+def is_slice(firsts: np.ndarray, kinds: tuple[tuple[int, int], ...]) -> np.ndarray:
+    """Of the first bytes of slices of H.264: whether each is of these kinds."""
+    return np.logical_or.reduce([firsts & mask == bits for mask, bits in kinds])
 
-    Slices are units 1 and 5; unit 2, the first part of a slice in three parts, begins alike. Only
-    the first slice of each frame is looked at. size: bytes of the length before each unit.
+
+def first_slices(data: mmap.mmap, codec: str, config: bytes, starts: np.ndarray, stops: np.ndarray
+                 ) -> tuple[np.ndarray, np.ndarray]:
+    """Of each frame of H.264 or HEVC, its first slice: the kind of its unit, its first byte.
+
+    A unit: its length, a header of 1 or 2 bytes with its kind, its content. H.264's slices are
+    units 1 and 5; unit 2, the first part of a slice in three parts, begins alike. HEVC's are those
+    below 32. In front there may be a delimiter, parameter sets and messages. Frames that the end of
+    the file cuts off are left out; empty for another codec. Raises ValueError for no slice.
     """
+    hevc = codec in HEVC
+    if not hevc and codec not in H264:
+        return np.zeros(0, np.uint8), np.zeros(0, np.uint8)
+    size = length_size(config, hevc)
     content = np.frombuffer(data, np.uint8)
+    units = [np.zeros(0, np.uint8)]
+    firsts = [np.zeros(0, np.uint8)]
     try:
         at = starts
         end = np.minimum(stops, len(content))
-        # All frames at once: of each, one unit further in each round, until a slice comes. In
-        # front of it there may be a delimiter, parameter sets and messages.
+        # All frames at once: of each, one unit further in each round, until a slice comes.
         for _ in range(32):
-            inside = at + size + 1 < end
+            inside = at + size + 2 < end
             at, end = at[inside], end[inside]
-            unit = content[at + size] & 31
-            first = content[at + size + 1]
-            found = np.zeros(len(first), bool)
-            for mask, bits in kinds:
-                found |= first & mask == bits
-            if (found & np.isin(unit, (1, 2, 5))).any():
-                return True
-            others = ~np.isin(unit, (1, 2, 5))
-            if not others.any():
-                return False
-            at, end = at[others], end[others]
+            unit = content[at + size] >> 1 & 63 if hevc else content[at + size] & 31
+            found = unit < 32 if hevc else np.isin(unit, (1, 2, 5))
+            units.append(unit[found])
+            firsts.append(content[at[found] + size + 1 + hevc])
+            at, end = at[~found], end[~found]
             lengths = np.zeros(len(at), np.int64)
             for i in range(size):
                 lengths = lengths * 256 + content[at + i]
             at = at + size + lengths
-        return True                              # no slice found: not excluded
+        if len(at):
+            raise ValueError("a frame without a picture")
+        return np.concatenate(units), np.concatenate(firsts)
     finally:
         del content                              # or the mapping could not be closed
-
-
-def has_b_vops(data: mmap.mmap, config: bytes, starts: np.ndarray, stops: np.ndarray) -> bool:
-    """Whether one of the frames of MPEG-4 part 2 is a B-VOP."""
-    if not len(starts):
-        return True
-    head = config + data[starts[0]:min(stops[0], starts[0] + 4096)]
-    if PACKED.search(head):
-        return True
-    frames = zip(starts.tolist(), stops.tolist())
-    return any(vop_type(data, begin, stop) == B_VOP for begin, stop in frames)
 
 
 def vop_type(data: mmap.mmap, begin: int, stop: int) -> int:
@@ -250,49 +269,13 @@ def unescaped(unit: bytes) -> bytes:
     return unit.replace(b"\0\0\x03", b"\0\0")
 
 
-def length_size(config: bytes) -> int:
-    """Bytes of the length before each unit, from an avcC box (ISO 14496-15).
+def length_size(config: bytes, hevc: bool) -> int:
+    """Bytes of the length before each unit, from an avcC or hvcC box (ISO 14496-15).
 
-    It begins: version, profile, its constraints, level, this length less 1 (the last 2 bits of a
-    byte), number of parameter sets (the last 5), then each with its length in 2 bytes. Raises
-    IndexError where there is no such box.
+    The last 2 bits of byte 4 of avcC, 21 of hvcC, hold this length less 1. Raises IndexError where
+    there is no such box.
     """
-    return (config[4] & 3) + 1
-
-
-def avcc_sps(config: bytes) -> bytes:
-    """The first parameter set of an avcC box; b"" for none."""
-    if len(config) < 8 or not config[5] & 31:
-        return b""
-    return config[8:8 + int.from_bytes(config[6:8], "big")]
-
-
-def h264_reorders(sps: bytes) -> bool | None:
-    """False if H.264's parameter set rules out B-frames shown early; None if it does not say.
-
-    It does where frames are shown in the order of decoding (type 2 of 8.2.1), and in Baseline,
-    which has no B slices.
-    """
-    if len(sps) < 5:
-        return None
-    # seq_parameter_set_data(), 7.3.2.1.1, up to pic_order_cnt_type.
-    bits = Bits(unescaped(sps))
-    bits.read(8)
-    profile = bits.read(8)
-    bits.read(16)
-    bits.golomb()
-    if profile == 66:
-        return False
-    if profile in (100, 110, 122, 244, 44, 83, 86, 118, 128):
-        if bits.golomb() == 3:                   # colour not subsampled
-            bits.read(1)
-        bits.golomb()
-        bits.golomb()
-        bits.read(1)
-        if bits.read(1):                         # scaling lists: slice types will tell
-            return None
-    bits.golomb()
-    return False if bits.golomb() == 2 else None
+    return (config[21 if hevc else 4] & 3) + 1
 
 
 def hevc_reorders(config: bytes) -> bool:
