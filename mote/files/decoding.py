@@ -79,7 +79,12 @@ def decode_distinct(
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, without torchcodec's own source file; its type where it says nothing."""
+    """What an error says, without torchcodec's own source file; its type where it says nothing.
+
+    torchcodec cannot open a file of a rate of `inf`, which is no JSON.
+    """
+    if isinstance(error, json.JSONDecodeError):
+        return "its header has no sensible durations of the frames"
     lines = str(error).splitlines() or [type(error).__name__]
     return re.sub(r"^.*\.cpp:\d+, ", "", lines[0])
 
@@ -169,16 +174,11 @@ def open_video(path: Path, look: Look):
 
 
 def open_indexed(path: Path):
-    """torchcodec's decoder, or None where it has counted the frames and cannot go back to them.
-
-    Nor does it open a file whose frames have no duration: a rate of `inf` is no JSON.
-    """
+    """torchcodec's decoder, or None where it has counted the frames and cannot go back to them."""
     from torchcodec.decoders import VideoDecoder
 
     try:
         return VideoDecoder(path, num_ffmpeg_threads=1)
-    except json.JSONDecodeError:
-        return None
     except RuntimeError as error:
         if "Could not seek" not in str(error):
             raise

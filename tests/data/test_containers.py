@@ -309,15 +309,26 @@ def test_of_several_tracks_each_is_read_as_it_has_to_be(folder, tmp_path, ending
         assert distances.argmin(1).tolist() == indices
 
 
+def test_an_avi_of_several_tracks_is_read_in_order(tmp_path):
+    """The larger one is played; it has B-frames, and the first has none."""
+    both = ffmpeg("-f", "lavfi", "-i", PATTERN, *"-f lavfi -i testsrc2=size=160x96:rate=25:duration=2 -map 0 -map 1 "
+                  "-threads 1 -c:v mpeg4 -q:v 2 -g 20 -bf:v:0 0 -bf:v:1 2".split(), tmp_path / "both.avi")
+    right = right_frames(ffmpeg("-i", both, "-map", "0:1", "-c", "copy", tmp_path / "alone.avi"))
+    assert right.shape[2:] == (96, 160)
+    for indices in ([3, 17, 40], [9], [41]):
+        given = decode(both, lambda n, indices=indices: np.array(indices))
+        assert torch.cdist(given.flatten(1).float(), right.flatten(1).float()).argmin(1).tolist() == indices
+
+
 # --- files whose seeking goes wrong in one place ----------------------------------------------------------------------
-def joined(folder, ending, codec="libx264", lost_first=True, options=""):
-    """A clip whose times were lost, and a good one, one behind the other."""
+def joined(folder, ending, codec="libx264", lost_first=True, options="", through=".mp4"):
+    """A clip whose times were lost, and a good one, one behind the other. through: what they are in until then."""
     for name, source in (("good", "testsrc"), ("whole", "testsrc2")):
         ffmpeg("-f", "lavfi", "-i", f"{source}=size=96x64:rate=25:duration=2", "-c:v", codec, "-pix_fmt", "yuv420p",
-               "-g", 20, "-bf", 3, folder / f"{name}.mp4")
-    ffmpeg("-i", folder / "whole.mp4", "-c", "copy", "-bsf:v", "setts=pts=DTS", folder / "lost.mp4")
+               "-g", 20, "-bf", 3, folder / f"{name}{through}")
+    ffmpeg("-i", folder / f"whole{through}", "-c", "copy", "-bsf:v", "setts=pts=DTS", folder / f"lost{through}")
     names = ("lost", "good") if lost_first else ("good", "lost")
-    (folder / "list").write_text("".join(f"file {name}.mp4\n" for name in names))
+    (folder / "list").write_text("".join(f"file {name}{through}\n" for name in names))
     return ffmpeg("-f", "concat", "-i", folder / "list", "-c", "copy", *options.split(), folder / f"joined{ending}")
 
 
@@ -404,11 +415,69 @@ def all_keys(path):
     return path
 
 
+def laced(path):
+    """An .mkv of clusters of unknown size, with its frames two by two in blocks, the first one's size in front."""
+    content = path.read_bytes()
+    blocks = [content[begin:stop] for name, begin, stop in mkv.elements(content, 0, len(content)) if name == mkv.SIMPLE]
+    pieces = [content[:content.index(b"\xa3", content.index(b"\x1f\x43\xb6\x75"))]]
+    for i in range(0, len(blocks), 2):
+        one, two = blocks[i], blocks[i + 1]
+        lacing = bytes([one[3] | 0x06, 1]) + struct.pack(">I", 1 << 28 | len(one) - 4)
+        block = one[:3] + lacing + one[4:] + two[4:]
+        pieces.append(b"\xa3" + struct.pack(">I", 1 << 28 | len(block)) + block)
+    path.write_bytes(b"".join(pieces))
+    return path
+
+
+def lying(folder, source):
+    """A file whose list of keyframes (stss) names others from the second one on."""
+    content = bytearray(write(source, folder).read_bytes())
+    at = content.index(b"stss") + 8
+    count, = struct.unpack_from(">I", content, at)
+    assert count > 1
+    for i in range(1, count):
+        number, = struct.unpack_from(">I", content, at + 4 * i + 4)
+        struct.pack_into(">I", content, at + 4 * i + 4, number + 5)
+    (folder / f"lying_{source}").write_bytes(content)
+    return folder / f"lying_{source}"
+
+
+def cut_and_joined(folder):
+    """Two clips that were cut without decoding: the second begins before the first has ended."""
+    for seconds in ("0.9", "0.3"):
+        ffmpeg("-ss", seconds, "-i", write("b_frames.mp4", folder), "-c", "copy", folder / f"{seconds}.mp4")
+    (folder / "list").write_text("file 0.9.mp4\nfile 0.3.mp4\n")
+    return ffmpeg("-f", "concat", "-i", folder / "list", "-c", "copy", folder / "cuts.mp4")
+
+
+def hevc_without_b_frames_in_front(folder, ending):
+    for name, b_frames in (("none", 0), ("some", 3)):
+        ffmpeg("-f", "lavfi", "-i", PATTERN, *f"-threads 1 -c:v libx265 -x265-params bframes={b_frames}:keyint=20:"
+               "log-level=none:pools=none:frame-threads=1".split(), folder / f"{name}.mp4")
+    ffmpeg("-i", folder / "some.mp4", "-c", "copy", "-bsf:v", "setts=pts=DTS", folder / "lost.mp4")
+    (folder / "list").write_text("file none.mp4\nfile lost.mp4\n")
+    return ffmpeg("-f", "concat", "-i", folder / "list", "-c", "copy", folder / f"hevc{ending}")
+
+
 def live(folder, source, *options):
     return ffmpeg("-i", source, "-c", "copy", *options, "-live", "1", folder / "live.mkv")
 
 
 PARTLY = {
+    "two frames in a block, mkv": lambda folder: laced(live(folder, refreshed(folder, ".mkv", 0))),
+    "wrong marks of keyframes, HEVC": lambda folder: lying(folder, "hevc.mp4"),
+    "wrong marks of keyframes, MPEG-4": lambda folder: lying(folder, "mpeg4.mp4"),
+    "joined cuts, mp4": cut_and_joined,
+    "no B-frames in the header, lost times behind, HEVC, mp4": lambda folder: hevc_without_b_frames_in_front(
+        folder, ".mp4"),
+    "lost times in front, MPEG-2, mp4": lambda folder: joined(folder, ".mp4", "mpeg2video", through=".mkv"),
+    "two frames in a packet, mkv": lambda folder: ffmpeg(
+        "-fflags", "+genpts", "-i", write("packed.avi", folder), "-c", "copy", folder / "packed.mkv"),
+    "two frames in a packet, mp4": lambda folder: ffmpeg(
+        "-fflags", "+genpts+igndts", "-i", write("packed.avi", folder), "-c", "copy", folder / "packed.mp4"),
+    "intra refresh between the beginnings of fragments": lambda folder: ffmpeg(
+        "-i", refreshed(folder, ".mp4", 0), *"-c copy -movflags +empty_moov -frag_duration 300000".split(),
+        folder / "fragments.mp4"),
     "intra refresh in block groups, mkv": lambda folder: in_groups(live(folder, refreshed(folder, ".mkv", 0))),
     "no keyframe first in block groups, mkv": lambda folder: in_groups(
         live(folder, write("b_frames.mp4", folder), "-ss", "0.5", "-copyinkf")),
@@ -466,6 +535,20 @@ def test_what_misleads_seeking_in_one_place_is_read_in_order(tmp_path, trouble):
         assert wrong(path, indices) == []
 
 
+def test_h264_in_avi_that_begins_with_a_keyframe_is_not_counted_by_decoding(folder, tmp_path):
+    for path in (write("h264.avi", folder), ffmpeg("-i", write("b_frames.mp4", folder), "-c", "copy",
+                                                   tmp_path / "lengths.avi")):
+        assert examine(path).in_order not in ("", *UNCOUNTED)
+
+
+def test_frames_without_a_duration_are_refused_with_that_reason(folder, tmp_path):
+    content = bytearray(write("b_frames.mp4", folder).read_bytes())
+    struct.pack_into(">I", content, content.index(b"stts") + 16, 0)          # one row: 50 frames, ticks to the next
+    (tmp_path / "x.mp4").write_bytes(content)
+    with pytest.raises(Undecodable, match="no sensible durations"):
+        decode(tmp_path / "x.mp4", np.arange)
+
+
 def test_av1_that_was_cut_in_front_of_a_keyframe_is_read_in_order(tmp_path):
     options = "-c:v libaom-av1 -cpu-used 8 -crf 20 -g 20".split()
     whole = ffmpeg("-f", "lavfi", "-i", PATTERN, *options, tmp_path / "whole.mkv")
@@ -481,9 +564,9 @@ def of_fragments(folder, options, *before, flags="frag_keyframe+empty_moov"):
     return ffmpeg(*before, "-i", whole, "-c", "copy", "-movflags", flags, folder / "fragments.mp4")
 
 
-def not_coded(folder):
+def not_coded(folder, options=""):
     """An .avi with MPEG-4 frames of six bytes, which repeat the one before, as XviD writes them."""
-    coded = ffmpeg("-f", "lavfi", "-i", PATTERN, *"-c:v mpeg4 -q:v 2 -g 20".split(), folder / "coded.avi")
+    coded = ffmpeg("-f", "lavfi", "-i", PATTERN, *f"-c:v mpeg4 -q:v 2 -g 20 {options}".split(), folder / "coded.avi")
     content = coded.read_bytes()
     pieces = []
     at = content.index(b"movi") + 4
@@ -501,6 +584,17 @@ def not_coded(folder):
 
 OPEN_GOP = "-c:v libx264 -pix_fmt yuv420p -g 20 -bf 3 -x264-params open-gop=1:scenecut=0"
 BEGINS_WITH_WHAT_DOES_NOT_DECODE = {
+    "open GOP, HEVC, mkv": lambda folder: ffmpeg(
+        "-ss", "1.5", "-i", write("hevc.mp4", folder), "-c", "copy", folder / "cut.mkv"),
+    "open GOP without an edit list, mp4": lambda folder: ffmpeg(
+        "-ss", "0.9", "-i", write("open_gop.mp4", folder), *"-c copy -use_editlist 0".split(), folder / "cut.mp4"),
+    "no keyframe first, avi": lambda folder: ffmpeg(
+        "-i", write("h264_no_b_frames.avi", folder), *"-ss 0.5 -c copy -copyinkf".split(), folder / "late.avi"),
+    "no keyframe first, units with their lengths, avi": lambda folder: ffmpeg(
+        "-i", write("b_frames.mp4", folder), *"-ss 0.5 -c copy -copyinkf".split(), folder / "late.avi"),
+    "frames that are not coded, B-frames, avi": lambda folder: not_coded(folder, "-bf 2"),
+    "frames that are not coded, mp4": lambda folder: ffmpeg(
+        "-i", not_coded(folder), "-c", "copy", folder / "not_coded.mp4"),
     "no keyframe first, mp4": lambda folder: ffmpeg(
         "-i", write("b_frames.mp4", folder), *"-ss 0.5 -c copy -copyinkf".split(), folder / "late.mp4"),
     "no keyframe first, mkv": lambda folder: ffmpeg(

@@ -19,7 +19,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import re
 import signal
 import sys
 import time
@@ -102,13 +101,8 @@ def sha256(path: str) -> str:
 
 
 def reason(error: Exception, path: str) -> str:
-    """An error in one line.
-
-    torchcodec's messages start with the place in its own source, those of mote.data with the path.
-    """
-    lines = str(error).splitlines() or [type(error).__name__]
-    text = lines[0].removeprefix(f"{path}: ")
-    return re.sub(r"^.*\.cpp:\d+, ", "", text)[:200]
+    """An error in one line, without the path, with which messages of mote.data begin."""
+    return decoding.first_line(error).removeprefix(f"{path}: ")[:200]
 
 
 def read_header(path: str, seen: dict) -> list[str] | None:

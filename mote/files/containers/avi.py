@@ -3,14 +3,32 @@ avi: chunks, the name of the codec, the index.
 
     examine_avi(data)          -> Look
 
-Part of containers/. Not part of the paper.
+Part of containers/. Needs numpy. Not part of the paper.
 """
 import mmap
+import re
 import struct
 from collections.abc import Iterator
 
+import numpy as np
+
 from .look import Look
-from .reordering import B_VOP, EVERY_FRAME, IN_PLACE, MPEG4, NOT_CODED, PACKED, low_delay, vop_type
+from .reordering import (
+    B_VOP,
+    EVERY_FRAME,
+    H264,
+    IN_PLACE,
+    MPEG4,
+    NO_KEYFRAME,
+    NOT_CODED,
+    PACKED,
+    first_slices,
+    has_empty,
+    low_delay,
+    vop_type,
+)
+
+IDR = re.compile(rb"\0\0\x01[\x25\x45\x65]")    # unit 5 behind a start code
 
 
 def examine_avi(data: mmap.mmap) -> Look:
@@ -97,18 +115,32 @@ def avi_in_order(data: mmap.mmap, codec: str, config: bytes, frames: list[tuple[
     if codec in IN_PLACE:
         return ""
     why = f"{codec} may have B-frames, and its frames have no times"
-    if codec not in MPEG4 or not frames:
+    if not frames:
+        return why
+    begin, stop = frames[0]
+    if codec in H264 and not begins_anew(data, config, begin, stop):
+        return NO_KEYFRAME
+    if codec not in MPEG4:
         return why
     # Headers may stand in the first frame only.
-    begin, stop = frames[0]
     config += data[begin:min(stop, begin + 4096)]
     if PACKED.search(config):                    # of a packet only the first frame's type is seen
         return why
-    # A few bytes say that a frame is the one before. FFmpeg does not count those.
-    if any(0 < stop - begin < 20 for begin, stop in frames):
+    if has_empty(np.array([stop - begin for begin, stop in frames])):
         return NOT_CODED
     if not low_delay(config):
         return why
     if any(vop_type(data, begin, stop) == B_VOP for begin, stop in frames[1:]):
         return "it has B-frames, and its frames have no times"
     return ""
+
+
+def begins_anew(data: mmap.mmap, config: bytes, begin: int, stop: int) -> bool:
+    """Whether a frame of H.264 needs no other one: unit 5 (7.4.1.2.4).
+
+    Its units have start codes in front of them, or their lengths: then the header is an avcC.
+    """
+    if config[:1] == b"\x01":
+        units, _ = first_slices(data, "avc1", config, np.array([begin]), np.array([stop]))
+        return 5 in units
+    return bool(IDR.search(data[begin:stop]))

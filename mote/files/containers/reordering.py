@@ -61,12 +61,12 @@ def why_in_order(data: mmap.mmap, codec: str, config: bytes, frames: Frames,
     """
     times, starts, stops, keys = frames
     marked = np.flatnonzero(keys)
-    if len(np.unique(times)) < len(times):
-        return "two of its frames have one time"
     if not keys[:1].all():
         return NO_KEYFRAME
     if ((times < times[:1]) & (times >= shown_from)).any():      # B-frames of an open GOP
         return OPEN
+    if len(np.unique(times)) < len(times):
+        return "two of its frames have one time"
     if (np.maximum.accumulate(times)[marked] > times[marked]).any():
         return "its times run back, as where clips were joined"
     if len(keys) > 2 and keys.all() and codec not in EVERY_FRAME | H264:
@@ -77,6 +77,8 @@ def why_in_order(data: mmap.mmap, codec: str, config: bytes, frames: Frames,
         raise ValueError("frames beyond the file's end")
     if codec in MPEG4:
         config += data[starts[0]:min(stops[0], starts[0] + 4096)]    # may hold the headers
+        if not PACKED.search(config) and has_empty(stops - starts):
+            return NOT_CODED
     why = wrong_keyframes(data, codec, config, starts[marked], stops[marked])
     if not why:
         doubted = shown_as_stored(times, marked)
@@ -194,6 +196,14 @@ def first_slices(data: mmap.mmap, codec: str, config: bytes, starts: np.ndarray,
         return np.concatenate(units), np.concatenate(firsts)
     finally:
         del content                              # or the mapping could not be closed
+
+
+def has_empty(sizes: np.ndarray) -> bool:
+    """Whether one of the frames of MPEG-4 part 2 says in a few bytes that it is the one before.
+
+    FFmpeg does not count those.
+    """
+    return bool(((sizes > 0) & (sizes < 20)).any())
 
 
 def vop_type(data: mmap.mmap, begin: int, stop: int) -> int:
