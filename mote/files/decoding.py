@@ -259,15 +259,11 @@ def same_size(frames: list[Tensor], h: int, w: int) -> list[Tensor]:
 
 
 def read_frames(path: Path, look: Look, decoder, distinct: list[int]) -> Tensor:
-    """The frames of a sorted list of indices -> uint8 (n, 3, h, w), as a player shows them.
-
-    For the last one or two frames that torchcodec cannot reach (open GOPs), the one before stands
-    in. A RuntimeError anywhere else is the decoder's.
-    """
+    """The frames of a sorted list of indices -> uint8 (n, 3, h, w), as a player shows them."""
     if isinstance(decoder, InOrder):
         frames = decoder.get(distinct)
     else:
-        frames = seek_frames(path, look, decoder, distinct)
+        frames = seek_frames(path, look.front, decoder, distinct)
     if decoder.metadata.stream_index in look.mirrored:
         # torchcodec turns frames, but does not mirror them: what is left is a flip of the rows as
         # they were stored, which are columns after a quarter turn.
@@ -276,37 +272,29 @@ def read_frames(path: Path, look: Look, decoder, distinct: list[int]) -> Tensor:
     return frames
 
 
-def seek_frames(path: Path, look: Look, decoder, distinct: list[int]) -> Tensor:
-    """The same from torchcodec's own decoder, before any mirroring."""
-    front = [i for i in distinct if i < look.front]
-    if front:                                    # shown before the first keyframe that is shown
-        frames = InOrder(path).get(front)
-        if len(front) == len(distinct):
-            return frames
-        behind = seek_frames(path, look._replace(front=0), decoder, distinct[len(front):])
-        return torch.cat([frames, behind])
+def seek_frames(path: Path, front: int, decoder, distinct: list[int]) -> Tensor:
+    """The same from torchcodec's own decoder, before any mirroring.
 
-    last = len(decoder) - 1
+    front: how many frames are shown before the first keyframe that is; they are read in order. So
+    are all where torchcodec does not reach one: at the end of open GOPs, or where the size changes.
+    """
+    n = len(decoder)
+    early = [i for i in distinct if i < front]
+    late = distinct[len(early):]
+    if not late:
+        return in_order(path, n, early)
     try:
-        return decoder.get_frames_at(distinct).data
-    except RuntimeError as error:
-        # The size changes on the way. torchcodec says so in two ways.
-        if "pre-allocated" in str(error) or "output tensor" in str(error):
-            reader = InOrder(path)
-            reader.length = last + 1
-            return reader.get(distinct)
-        if distinct[-1] < last - 2 or last < 1:
-            raise
-        reachable = [min(i, last - 1) for i in distinct]
-        try:
-            return open_video(path, look).get_frames_at(reachable).data    # the old one has failed
-        except RuntimeError:                     # of a cut, up to three at the end are not reached
-            end = [i for i in distinct if i >= last - 2]
-            frames = InOrder(path).get(end)
-            if len(end) == len(distinct):
-                return frames
-            sought = open_video(path, look).get_frames_at(distinct[:-len(end)]).data
-            return torch.cat([sought, frames])
+        frames = decoder.get_frames_at(late).data
+    except RuntimeError:                         # what is damaged does not decode in order either
+        return in_order(path, n, distinct)
+    return torch.cat([in_order(path, n, early), frames]) if early else frames
+
+
+def in_order(path: Path, n: int, distinct: list[int]) -> Tensor:
+    """The same of a file of n frames from its first frame on."""
+    reader = InOrder(path)
+    reader.length = n
+    return reader.get(distinct)
 
 
 # --- the decoder itself ---------------------------------------------------------------------------

@@ -181,9 +181,10 @@ def test_the_reason_is_one_line_without_source_paths(videos, name):
 
 @pytest.mark.parametrize("error", [RuntimeError, ValueError, IndexError])
 def test_whatever_the_decoder_raises_is_undecodable(videos, monkeypatch, error):
-    def fail(self, indices):
+    def fail(self, *indices):
         raise error("first line\nsecond line")
     monkeypatch.setattr(torchcodec.decoders.VideoDecoder, "get_frames_at", fail)
+    monkeypatch.setattr("mote.files.decoding.InOrder.get", fail)
     with pytest.raises(Undecodable) as raised:
         decode(videos / "ramp.mp4", choose(0, 5))
     assert str(raised.value) == f"{videos / 'ramp.mp4'}: first line"
@@ -221,19 +222,17 @@ def test_frames_of_several_kinds_are_refused(tmp_path):
         decode(tmp_path / "flow", np.arange)
 
 
-def test_a_last_frame_that_cannot_be_reached_is_the_one_before(videos, monkeypatch):
-    """Open GOPs end so. Only the last: a failure elsewhere is one."""
-    from torchcodec.decoders import VideoDecoder
-    get = VideoDecoder.get_frames_at
+@pytest.mark.parametrize("lost", [20, 47, 49])
+def test_a_frame_that_cannot_be_sought_is_read_in_order(videos, monkeypatch, lost):
+    """Open GOPs end so."""
+    get = torchcodec.decoders.VideoDecoder.get_frames_at
 
-    def without(lost):
-        return lambda self, indices: get(self, [*indices]) if lost not in indices else (_ for _ in ()).throw(
-            RuntimeError("no more frames"))
-    monkeypatch.setattr(VideoDecoder, "get_frames_at", without(49))
-    assert frame_numbers(decode(videos / "ramp.mp4", lambda n: np.array([3, 49]))) == [3, 48]
-    monkeypatch.setattr(VideoDecoder, "get_frames_at", without(20))
-    with pytest.raises(Undecodable):
-        decode(videos / "ramp.mp4", lambda n: np.array([3, 20, 49]))
+    def without(self, indices):
+        if lost in indices:
+            raise RuntimeError("no more frames")
+        return get(self, indices)
+    monkeypatch.setattr(torchcodec.decoders.VideoDecoder, "get_frames_at", without)
+    assert frame_numbers(decode(videos / "ramp.mp4", choose(3, lost, 49))) == [3, lost, 49]
 
 
 # --- real files ------------------------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ def why_in_order(data: mmap.mmap, codec: str, config: bytes, frames: Frames,
         raise ValueError("frames beyond the file's end")
     if codec in MPEG4:
         config += data[starts[0]:min(stops[0], starts[0] + 4096)]    # may hold the headers
-        if not PACKED.search(config) and has_empty(stops - starts):
+        if has_empty(stops - starts):
             return NOT_CODED
     why = wrong_keyframes(data, codec, config, starts[marked], stops[marked])
     if not why:
@@ -95,8 +95,6 @@ def wrong_keyframes(data: mmap.mmap, codec: str, config: bytes, starts: np.ndarr
     B-frames that come behind a seek.
     """
     if codec in MPEG4:
-        if PACKED.search(config):
-            return "two of its frames may stand in one packet"
         if mpeg4_header(config) == (False, True):
             return "it is interlaced MPEG-4 with B-frames"
         kinds = [vop_type(data, *place) for place in zip(starts.tolist(), stops.tolist())]
