@@ -30,7 +30,7 @@ from torchcodec.decoders import Demuxer, VideoDecoder
 
 from mote.data import Undecodable, decode, segment_indices
 from mote.files import decoding
-from mote.files.containers import UNCOUNTED, avi, boxes, examine, mkv, mp4, reordering
+from mote.files.containers import UNCOUNTED, avi, boxes, examine, fragments, mkv, mp4, reordering
 from tools.checks import videos
 
 pytestmark = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg program to write these files with")
@@ -420,8 +420,7 @@ def laced(path):
     content = path.read_bytes()
     blocks = [content[begin:stop] for name, begin, stop in mkv.elements(content, 0, len(content)) if name == mkv.SIMPLE]
     pieces = [content[:content.index(b"\xa3", content.index(b"\x1f\x43\xb6\x75"))]]
-    for i in range(0, len(blocks), 2):
-        one, two = blocks[i], blocks[i + 1]
+    for one, two in zip(blocks[::2], blocks[1::2]):
         lacing = bytes([one[3] | 0x06, 1]) + struct.pack(">I", 1 << 28 | len(one) - 4)
         block = one[:3] + lacing + one[4:] + two[4:]
         pieces.append(b"\xa3" + struct.pack(">I", 1 << 28 | len(block)) + block)
@@ -429,17 +428,18 @@ def laced(path):
     return path
 
 
-def lying(folder, source):
-    """A file whose list of keyframes (stss) names others from the second one on."""
-    content = bytearray(write(source, folder).read_bytes())
+def lying(folder, options):
+    """A file without B-frames whose list of keyframes (stss) names others from the second one on."""
+    path = ffmpeg("-f", "lavfi", "-i", PATTERN, *options.split(), folder / "lying.mp4")
+    content = bytearray(path.read_bytes())
     at = content.index(b"stss") + 8
     count, = struct.unpack_from(">I", content, at)
     assert count > 1
     for i in range(1, count):
         number, = struct.unpack_from(">I", content, at + 4 * i + 4)
         struct.pack_into(">I", content, at + 4 * i + 4, number + 5)
-    (folder / f"lying_{source}").write_bytes(content)
-    return folder / f"lying_{source}"
+    path.write_bytes(content)
+    return path
 
 
 def cut_and_joined(folder):
@@ -464,9 +464,10 @@ def live(folder, source, *options):
 
 
 PARTLY = {
-    "two frames in a block, mkv": lambda folder: laced(live(folder, write("no_b_frames.mp4", folder))),
-    "wrong marks of keyframes, HEVC": lambda folder: lying(folder, "hevc.mp4"),
-    "wrong marks of keyframes, MPEG-4": lambda folder: lying(folder, "mpeg4.mp4"),
+    "two frames in a block, mkv": lambda folder: laced(live(folder, write("vp9.webm", folder))),
+    "wrong marks of keyframes, HEVC": lambda folder: lying(
+        folder, "-threads 1 -c:v libx265 -x265-params bframes=0:keyint=20:log-level=none:pools=none:frame-threads=1"),
+    "wrong marks of keyframes, MPEG-4": lambda folder: lying(folder, "-c:v mpeg4 -q:v 2 -g 20"),
     "joined cuts, mp4": cut_and_joined,
     "no B-frames in the header, lost times behind, HEVC, mp4": lambda folder: hevc_without_b_frames_in_front(
         folder, ".mp4"),
@@ -539,6 +540,24 @@ def test_h264_in_avi_that_begins_with_a_keyframe_is_not_counted_by_decoding(fold
     for path in (write("h264.avi", folder), ffmpeg("-i", write("b_frames.mp4", folder), "-c", "copy",
                                                    tmp_path / "lengths.avi")):
         assert examine(path).in_order not in ("", *UNCOUNTED)
+
+
+def test_of_compressed_or_encrypted_blocks_no_frame_is_looked_at(folder, monkeypatch):
+    monkeypatch.setattr(mkv, "ENCODINGS", mkv.PRIVATE)           # a field that each of these tracks has
+    assert examine(write("b_frames.mkv", folder)).in_order == "its frames are compressed or encrypted"
+    assert examine(write("av1.mkv", folder)).in_order == ""
+
+
+def test_a_run_of_frames_without_a_place_counts_as_damage(folder, monkeypatch):
+    whole = fragments.read_run
+    monkeypatch.setattr(fragments, "read_run", lambda *arguments: (None, whole(*arguments)[1]))
+    assert examine(write("fragments.mp4", folder)).in_order == "its mp4 header is damaged"
+
+
+def test_a_stream_without_slices_counts_as_damaged(folder, monkeypatch):
+    data, codec, config, starts, stops = samples_of(write("b_frames.mp4", folder))
+    with pytest.raises(ValueError, match="without a picture"):
+        reordering.first_slices(bytes(len(data)), codec, config, starts, stops)
 
 
 def test_frames_without_a_duration_are_refused_with_that_reason(folder, tmp_path):

@@ -65,17 +65,15 @@ def read_fragment(data: mmap.mmap, traf: Tree, moof: int, defaults: tuple[int, .
         time, = struct.unpack_from(">Q" if data[begin] else ">I", data, begin + 4)
 
     runs = []
-    place = moof
     for run in traf.get(b"trun", []):
         offset, (steps, sizes, marks, shifts) = read_run(data, run, values[1:])
-        if offset is not None:
-            place = moof + offset
-        stops = place + np.cumsum(sizes)
+        if offset is None:                       # behind the run before it: no writer seen does so
+            raise ValueError("a run of frames without a place")
+        stops = moof + offset + np.cumsum(sizes)
         # Bit 16 of a frame's flags: it is no keyframe (8.8.3.1).
         runs.append(Frames(time + np.cumsum(steps) - steps + shifts, stops - sizes, stops,
                            marks & 0x10000 == 0))
         time += int(steps.sum())
-        place += int(sizes.sum())                # a run without a place follows the one before
     return runs, time
 
 
