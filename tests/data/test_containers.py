@@ -416,15 +416,15 @@ def all_keys(path):
 
 
 def laced(path):
-    """An .mkv of clusters of unknown size, with its frames two by two in blocks, the first one's size in front."""
+    """An .mkv of clusters of unknown size, with its first two frames in one block, the first one's size in front."""
     content = path.read_bytes()
-    blocks = [content[begin:stop] for name, begin, stop in mkv.elements(content, 0, len(content)) if name == mkv.SIMPLE]
-    pieces = [content[:content.index(b"\xa3", content.index(b"\x1f\x43\xb6\x75"))]]
-    for one, two in zip(blocks[::2], blocks[1::2]):
-        lacing = bytes([one[3] | 0x06, 1]) + struct.pack(">I", 1 << 28 | len(one) - 4)
-        block = one[:3] + lacing + one[4:] + two[4:]
-        pieces.append(b"\xa3" + struct.pack(">I", 1 << 28 | len(block)) + block)
-    path.write_bytes(b"".join(pieces))
+    places = [place[1:] for place in mkv.elements(content, 0, len(content)) if place[0] == mkv.SIMPLE]
+    (begin, middle), (second, end) = places[:2]
+    one, two = content[begin:middle], content[second:end]
+    lacing = bytes([one[3] | 0x06, 1]) + struct.pack(">I", 1 << 28 | len(one) - 4)
+    block = one[:3] + lacing + one[4:] + two[4:]
+    header = b"\xa3" + struct.pack(">I", 1 << 28 | len(block))
+    path.write_bytes(content[:content.rindex(b"\xa3", 0, begin)] + header + block + content[end:])
     return path
 
 
