@@ -178,6 +178,8 @@ def first_slices(data: mmap.mmap, codec: str, config: bytes, starts: np.ndarray,
         end = np.minimum(stops, len(content))
         # All frames at once: of each, one unit further in each round, until a slice comes.
         for _ in range(32):
+            if not len(at):
+                break
             inside = at + size + 2 < end
             at, end = at[inside], end[inside]
             unit = content[at + size] >> 1 & 63 if hevc else content[at + size] & 31
