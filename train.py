@@ -38,7 +38,7 @@ from mote.runtime.recipes import RECIPES, check_recipe
 from mote.runtime.steps import is_due, seed_of
 from mote.runtime.watched_loading import Watch, watched
 from mote.runtime.workers import check_workers, count_workers
-from mote.scoring.benchmark import Benchmark, Testing
+from mote.scoring.benchmark import Benchmark, Conditions
 from mote.scoring.protocols import few_shot, repeated
 from mote.temporal_experts import ROUTINGS, TemporalTransformer, draw_experts
 
@@ -259,10 +259,10 @@ def set_up(cfg: Config) -> Run:
                  clip.image_mean, clip.image_std).to(ranks.device)
     optimizer = build_optimizer(model, cfg)
     workers = count_workers(cfg.workers, ranks.device, batches.micro, cfg.frames, model.image_size)
-    testing = Testing(templates, cfg.frames, model.image_size, workers, cfg.eval_precision,
-                      cfg.final_precision, cfg.keep_best)
+    conditions = Conditions(templates, cfg.frames, model.image_size, workers, cfg.eval_precision,
+                            cfg.final_precision, cfg.keep_best)
     board = Board(cfg.tensorboard, begin.out, begin.step)
-    benchmark = Benchmark(tests, embeddings, testing, ranks, begin.out, board)
+    benchmark = Benchmark(tests, embeddings, conditions, ranks, begin.out, board)
     watch = Watch(videos, workers, begin.out / "skipped.txt")
     clips = TrainingClips(videos, cfg.frames, model.image_size, cfg.seed, cfg.flip, cfg.min_area,
                           watch, cfg.gray)

@@ -242,7 +242,8 @@ class InOrder:
         missing = len(distinct) - len(found)
         if missing and (i < 0 or i < len(self) - 3):
             raise IndexError(f"{len(self)} frames are stored, but only {i + 1} decode")
-        found += [convert(latest).data] * missing
+        if missing:
+            found += [convert(latest).data] * missing
         return torch.stack(same_size(found, self.metadata.height, self.metadata.width))
 
 

@@ -27,9 +27,12 @@ import torch
 import torch.distributed as dist
 
 from .ranks import end_at_once, others_wait, print_line, stop
+from .signals import NOTED
 
-# torchrun takes less to end the other ranks once one has reported.
+# Seconds. torchrun takes less to end the other ranks once one has ended; a rank whose peer is lost
+# waits for longer, since that one may still be about to report.
 OTHERS_FIRST = 3.0
+LOST_PEER_LAST = 10.0
 # gloo raises a plain RuntimeError. Its text begins with the place in gloo's source.
 GLOO = re.compile(r"\[\S*\bgloo/\S+:\d+\]")
 
@@ -85,10 +88,12 @@ def report_error(script: str, error: BaseException) -> int | None:
         report(f"{script}: stopped")
         return 130
 
+    if is_lost_peer(error) and NOTED:          # torchrun is ending this rank because of the other
+        return 1
     rank = os.environ.get("RANK", "0")
     where = ""
     if rank != "0" or is_lost_peer(error):
-        time.sleep(OTHERS_FIRST)
+        time.sleep(LOST_PEER_LAST if is_lost_peer(error) else OTHERS_FIRST)
         where = f" on rank {rank}"
 
     text, status = explained(error)

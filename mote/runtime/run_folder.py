@@ -31,6 +31,7 @@ from .guard import Guard
 from .log import Meter, table
 from .ranks import Ranks, from_rank_0
 
+LISTS = ("train.txt", "train.csv", "train.json", "val.txt", "val.csv", "val.json", "classes.csv")
 LOCK = ".lock"
 LOCKS: dict[Path, int] = {}                                      # folder -> its lock, held open
 RESUMABLE = ("optimizer", "config", "frames", "untrained")       # what weights alone do not have
@@ -67,14 +68,14 @@ def find_start(out: str, resume: str, init: str, data: str) -> Start:
             raise ValueError(f"--out {run} exists and is not an empty folder: choose another, "
                              "or go on with --resume auto")
         run.mkdir(parents=True, exist_ok=True)                   # fails now, not at the first save
-    if run.is_dir() and os.environ.get("RANK", "0") == "0":
-        hold(run)
-    if resume and run.exists():
-        check_ours(run)
-    if resume == "auto":
-        return Start(run, resumed=resume_newest(run))
+    if resume and resume != "auto":
+        start = Start(run, resumed=resume_from(resume, run))
+        take(run)
+        return start
+    if run.is_dir():
+        take(run)
     if resume:
-        return Start(run, resumed=resume_from(resume, run))
+        return Start(run, resumed=resume_newest(run))
     return Start(run, initial=read_checkpoint(init) if init else None)
 
 
@@ -88,6 +89,13 @@ def folder_of_run(out: str, resume: str, data: str) -> Path:
     if resume:
         return Path(resume) if Path(resume).is_dir() else Path(resume).parent
     return Path(f"runs/{data}-{time.strftime('%Y%m%d-%H%M%S')}")
+
+
+def take(run: Path) -> None:
+    """Make sure that a folder is a run's, or can become one, and hold it. Raises ValueError."""
+    check_ours(run)
+    if os.environ.get("RANK", "0") == "0":
+        hold(run)
 
 
 def hold(run: Path) -> None:
@@ -115,7 +123,7 @@ def check_ours(run: Path) -> None:
 
     A run's metrics are written before its lists, so a kill never leaves such a folder.
     """
-    lists = [name for name in ("train", "val", "classes") if any(run.glob(f"{name}.*"))]
+    lists = [file.name for file in run.glob("*.*") if file.name in LISTS]
     if lists and not (run / "metrics.jsonl").exists():
         raise ValueError(f"{run} holds a list ({lists[0]}) but no run: "
                          "a dataset's own lists would be overwritten; choose another --out")

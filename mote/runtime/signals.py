@@ -16,6 +16,9 @@ from .ranks import Ranks
 REPEATED = 3.0            # seconds within which a second Ctrl-C is taken for the first one
 
 
+NOTED: list[str] = []     # the signals that this process has noted in its newest run
+
+
 class Stop:
     """Notes SIGTERM and SIGINT instead of stopping; the training loop looks at `came`.
 
@@ -26,12 +29,14 @@ class Stop:
     def __init__(self):
         self.came = ""
         self.since = 0.0
+        NOTED.clear()
         if threading.current_thread() is threading.main_thread():    # Python allows it there only
             signal.signal(signal.SIGTERM, self.note)
             signal.signal(signal.SIGINT, self.note)
 
     def note(self, number: int, _) -> None:
         """The handler of both signals. Raises KeyboardInterrupt for a Ctrl-C that insists."""
+        NOTED.append(signal.Signals(number).name)
         if not self.came:
             self.since = time.monotonic()
             self.came = signal.Signals(number).name

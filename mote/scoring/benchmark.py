@@ -22,7 +22,7 @@ from .protocols import Protocol, protocol_of
 
 
 @dataclass(frozen=True)
-class Testing:
+class Conditions:
     """How a run tests: with one view, and in fp32 unless asked for another precision.
 
     These are eval.py's defaults, so that the numbers may be compared.
@@ -46,14 +46,14 @@ class Benchmark:
     """
 
     def __init__(self, datasets: dict[str, Dataset], embeddings: dict[str, Tensor],
-                 testing: Testing, ranks: Ranks, out: Path, board: Board):
+                 conditions: Conditions, ranks: Ranks, out: Path, board: Board):
         self.datasets = datasets
         self.embeddings = embeddings
-        self.testing = testing
+        self.conditions = conditions
         self.ranks = ranks
         self.out = out
         self.board = board
-        self.precision = dtype_for(ranks.device, testing.precision)           # between epochs
+        self.precision = dtype_for(ranks.device, conditions.precision)           # between epochs
         self.seconds: dict[str, float] = {}
         self.seconds_in_all = 0.0
         self.said: dict[str, str] = {}                           # of each dataset, as `say_once`
@@ -63,7 +63,7 @@ class Benchmark:
     def protocol(self, name: str, precision: str) -> Protocol:
         """Of one of the datasets. Its videos are looked for on disk once, not in every test."""
         if name not in self.protocols:
-            how = self.testing
+            how = self.conditions
             self.protocols[name] = protocol_of(self.datasets[name], how.templates,
                                                frames=how.frames, resize=how.resize)
         return replace(self.protocols[name], precision=precision)
@@ -79,7 +79,7 @@ class Benchmark:
         self.say_once(f"{name}'s protocol", str(protocol))
         began = time.perf_counter()
         result = evaluate(model, data.videos, self.embeddings[name], self.ranks, protocol,
-                          workers=self.testing.workers, skipped=self.out / "skipped.txt")
+                          workers=self.conditions.workers, skipped=self.out / "skipped.txt")
         self.seconds[name] = time.perf_counter() - began
         self.seconds_in_all += self.seconds[name]
         if result["failed"]:
@@ -102,7 +102,7 @@ class Benchmark:
         losses: means of the training losses, kept beside the scores.
         """
         names = list(self.datasets) if last else list(self.datasets)[:1]
-        precision = self.testing.final_precision if last else self.precision
+        precision = self.conditions.final_precision if last else self.precision
         # Of rank 0, which writes the file: if ranks disagreed, some would wait in `evaluate`.
         done = from_rank_0(evaluated(self.out))
         for name in names:
@@ -112,7 +112,7 @@ class Benchmark:
                       **self.score(model, name, precision)}
             self.ranks.say(evaluation_line(result))
             # Before it is recorded: after a kill in between, the test is made again.
-            if self.testing.keep_best and name == names[0] and precision == self.precision:
+            if self.conditions.keep_best and name == names[0] and precision == self.precision:
                 name_best(self.ranks, self.out, result)
             record(self.ranks, self.out, result)
             if self.ranks.first:
@@ -127,14 +127,14 @@ class Benchmark:
         results = {}
         for name in self.datasets:
             results[name] = (self.results.get(name)
-                             or self.score(model, name, self.testing.final_precision))
+                             or self.score(model, name, self.conditions.final_precision))
         return results
 
     def tested_alike(self, resumed: dict) -> bool:
         """Whether a checkpoint's run tested untrained CLIP as this one does."""
         before = resumed["config"].get("final_precision", "fp32")            # older ones: fp32
-        return (resumed["frames"] == self.testing.frames
-                and before == self.testing.final_precision)
+        return (resumed["frames"] == self.conditions.frames
+                and before == self.conditions.final_precision)
 
     def untrained(self, model: MoTE, resumed: dict | None) -> dict[str, float]:
         """Top-1 of the CLIP inside the model, frames averaged, on every dataset.
@@ -154,7 +154,8 @@ class Benchmark:
             if name in known:
                 top1[name] = known[name]
             else:
-                top1[name] = self.score(clip, name, self.testing.final_precision)["plain"]["top1"]
+                result = self.score(clip, name, self.conditions.final_precision)
+                top1[name] = result["plain"]["top1"]
         return top1
 
 

@@ -134,6 +134,7 @@ def test_the_options_that_the_page_gives_to_sbatch_are_those_of_train_py():
 
 
 # --- as it runs -----------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_two_nodes_train_as_one_run_and_a_run_that_ends_is_not_queued_again(cluster):
     folder, _ = cluster
     assert finish(start(cluster, "RUN")) == 0, log(cluster)

@@ -166,7 +166,8 @@ def test_torchrun_divides_the_batch_of_every_training():
 
 
 # --- what is shown --------------------------------------------------------------------------------
-@pytest.mark.parametrize("command", TABLES)
+@pytest.mark.parametrize("command", [
+    pytest.param(command, marks=pytest.mark.slow if "footage" in command else ()) for command in TABLES])
 def test_a_table_is_what_its_command_prints_on_the_page_that_has_the_command(command, capsys):
     _, _, script, args = parse_command(command)
     returned = module_of(script).main(args)

@@ -18,6 +18,8 @@ MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.
 @pytest.fixture(autouse=True)
 def no_wait(monkeypatch):
     monkeypatch.setattr(errors, "OTHERS_FIRST", 0.0)
+    monkeypatch.setattr(errors, "LOST_PEER_LAST", 0.0)
+    monkeypatch.setattr(errors, "NOTED", [])
 
 
 def ended(script: str, error: BaseException, capsys) -> tuple[object, list[str]]:
@@ -61,6 +63,13 @@ def test_whoever_asks_for_the_traceback_gets_it_for_every_error(monkeypatch, cap
     assert raised.value is error and capsys.readouterr().err == ""
 
 
+def test_a_rank_that_torchrun_is_ending_says_nothing_of_the_lost_peer(monkeypatch, capsys):
+    """Its signal has come while the rank waited for the other one, and was only noted."""
+    monkeypatch.setattr(errors, "NOTED", ["SIGTERM"])
+    assert errors.report_error("train.py", dist.DistNetworkError("Broken pipe")) == 1
+    assert capsys.readouterr().err == ""
+
+
 # --- several ranks --------------------------------------------------------------------------------
 # destroy_process_group waits for all ranks, as under NCCL. Ranks that hang end after a minute.
 DRIVER = """
@@ -83,7 +92,7 @@ train.main(sys.argv[2:])
 
 @pytest.mark.parametrize("error, expected", [
     ('ValueError("in step 3")', "train.py: error on rank 1: in step 3"),
-    ('RuntimeError("ours")', "RuntimeError: ours")])
+    pytest.param('RuntimeError("ours")', "RuntimeError: ours", marks=pytest.mark.slow)])
 def test_a_rank_that_fails_ends_and_takes_the_others_with_it_and_is_reported_once(world, tmp_path, error, expected):
     (tmp_path / "driver.py").write_text(DRIVER.format(error=error))
     small = [*SMALL, "--workers", "1", "--device", "cpu", "--layers", "1", "--out", str(tmp_path / "run")]

@@ -161,6 +161,7 @@ def on_two_ranks(folder: Path, *flags: str) -> list[list[torch.Tensor]]:
     return [torch.load(folder / f"cosines{rank}.pt") for rank in (0, 1)]
 
 
+@pytest.mark.slow
 def test_a_tower_with_batch_norms_is_tested_alike_by_all_ranks_and_resumes_bit_for_bit(resnet_job, tmp_path):
     first, second = on_two_ranks(tmp_path / "straight", *resnet_job)
     assert len(first) == len(second) == 3                        # untrained, after the first and the second epoch

@@ -15,7 +15,7 @@ from mote.runtime.board import Board
 from mote.runtime.ranks import Ranks
 from mote.scoring import benchmark as scoring
 from mote.scoring import protocols
-from mote.scoring.benchmark import Benchmark, Testing
+from mote.scoring.benchmark import Benchmark, Conditions
 from mote.scoring.protocols import protocol_of
 
 SETS = {name: Dataset(name, [(f"{name}.mp4", 0)], ["a class"], "") for name in ("k400", "ucf101", "hmdb51")}
@@ -67,7 +67,7 @@ def asked(monkeypatch):
 
 
 def benchmark_in(out, ranks=ALONE, *more) -> Benchmark:
-    testing = Testing(["{}", "a {}"], 8, 224, 2, *more)
+    testing = Conditions(["{}", "a {}"], 8, 224, 2, *more)
     return Benchmark(SETS, EMBEDDINGS, testing, ranks, out, Board(False, out, 0))
 
 

@@ -141,6 +141,7 @@ def prepared_footage(tmp_path_factory):
     return place, failed.read_text() if failed.exists() else ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in BY_NAME if not name.endswith(".gif")])
 def test_each_prepared_frame_is_nearest_to_its_own_source_frame(prepared_footage, name):
     """Among its twelve neighbours, of every container, codec and trouble; and there are as many."""
@@ -653,6 +654,7 @@ def test_where_nothing_decodes_nothing_is_claimed(one, src, dst, capsys):
 
 
 # --- real files ----------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="$MOTE_TEST_VIDEOS names no folder of real videos")
 def test_real_videos_keep_their_frames(dst, capsys):
     assert run(REAL, dst)["prepared"] == 9
