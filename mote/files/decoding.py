@@ -67,6 +67,8 @@ def decode_distinct(
         else:
             look = examine(path)
             decoder = open_video(path, look)
+            if len(decoder) == 0:
+                raise ValueError("no frame in it")
             indices = choose(len(decoder))
             distinct, places = np.unique(indices, return_inverse=True)
             frames = read_frames(path, look, decoder, distinct.tolist())

@@ -19,6 +19,7 @@ from support.ramps import REAL, frame_numbers, needs_real, ramp, write_jpegs
 from torch.testing import assert_close
 
 from mote.data import Undecodable, decode, segment_indices
+from mote.files import decoding
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg program to write this file with")
 
@@ -262,3 +263,9 @@ def test_the_mpeg4_of_ucf101_decodes_whole():
 def test_a_corrupted_file_is_undecodable():
     with pytest.raises(Undecodable, match="corrupted.mp4"):
         decode(REAL / "corrupted.mp4", lambda n: segment_indices(n, 8))
+
+
+def test_a_video_without_a_single_frame_is_undecodable_and_no_index_is_asked_of_it(videos, monkeypatch):
+    monkeypatch.setattr(decoding, "open_video", lambda path, look: [])
+    with pytest.raises(Undecodable, match="ramp.mp4: no frame in it"):
+        decode(videos / "ramp.mp4", lambda n: pytest.fail("no index of none"))
