@@ -23,7 +23,7 @@ def data_parallel(objective: nn.Module, ranks: Ranks, compile: bool = False) -> 
         objective = torch.compile(objective, dynamic=False)
     if ranks.world_size == 1:
         return objective
-    # Not to be sent in every step. torch has no public name for this yet (pytorch #43690).
+    # They need not be sent in every step. torch has no public name for this yet (pytorch #43690).
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
         objective, unchanging_buffers(objective))
     return DistributedDataParallel(objective, gradient_as_bucket_view=True)
