@@ -77,3 +77,19 @@ def test_a_run_keeps_its_best_and_one_that_goes_on_does_too(job, tmp_path):
         assert read_checkpoint(tmp_path / "best.pt")["step"] == best["step"]
         assert json.loads((tmp_path / "best.json").read_text()) == {
             "step": best["step"], "precision": "fp32", "top1": best["plain"]["top1"]}
+
+
+def test_a_run_that_is_opened_at_an_earlier_step_forgets_a_later_best(tmp_path):
+    best_of(tmp_path, result_of(6, 90.0))
+    lists = [("a.mp4", 0)], [("b.mp4", 0)], ["a class"]
+    for step, there in ((6, True), (3, False)):
+        runs.open_run(ALONE, runs.Start(tmp_path, resumed={"step": step}), *lists, {})
+        assert (tmp_path / "best.pt").exists() == there
+
+
+def test_a_file_that_has_the_name_already_leaves_no_second_one(tmp_path):
+    (tmp_path / "step_1.pt").write_text("1")
+    for _ in range(2):                                           # as where a test is made again after a kill
+        name_best(ALONE, tmp_path, result_of(1, 90.0))
+        (tmp_path / "best.json").unlink()
+    assert {file.name for file in tmp_path.iterdir()} == {"step_1.pt", "best.pt"}

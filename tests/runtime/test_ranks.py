@@ -4,6 +4,7 @@ Ranks have a device each, find each other, also after torchrun has restarted the
 What they compute together: tests/scripts/test_train.py. A rank that fails in a run: test_errors.py.
 """
 import os
+import multiprocessing
 import subprocess
 import sys
 import time
@@ -164,3 +165,31 @@ def test_a_rank_that_ends_at_once_loses_no_output_and_leaves_no_loader_process()
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True,
                           env={**os.environ, "PYTHONUNBUFFERED": ""})
     assert (done.returncode, done.stdout, done.stderr) == (7, "out", "err") and time.monotonic() - started < 45
+
+
+# --- exchanges ------------------------------------------------------------------------------------
+def gather_on(rank: int, world_size: int, store: str, count: int, answers) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
+    mine = torch.tensor([[float(number), -number] for number in range(rank, count, world_size)]).reshape(-1, 2)
+    answers.put(ranks.gather_rows(mine, count).tolist())
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("world_size, count", [(2, 5), (3, 7), (3, 6), (3, 2)])
+def test_rows_of_all_ranks_come_in_the_order_of_their_numbers(tmp_path, world_size, count):
+    """Also where some ranks have one row less, or none."""
+    fork = multiprocessing.get_context("fork")
+    answers = fork.SimpleQueue()
+    processes = [fork.Process(target=gather_on, args=(rank, world_size, tmp_path / "store", count, answers))
+                 for rank in range(world_size)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    expected = [[float(number), -float(number)] for number in range(count)]
+    assert [answers.get() for _ in processes] == [expected] * world_size
+
+
+def test_one_process_has_all_rows():
+    rows = torch.rand(3, 2)
+    assert ranks.gather_rows(rows, 3) is rows
