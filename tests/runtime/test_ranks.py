@@ -3,8 +3,8 @@ Ranks have a device each, find each other, also after torchrun has restarted the
 
 What they compute together: tests/scripts/test_train.py. A rank that fails in a run: test_errors.py.
 """
-import os
 import multiprocessing
+import os
 import subprocess
 import sys
 import time
