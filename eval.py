@@ -176,7 +176,7 @@ def visual_model(cfg: Config, checkpoint: dict | None, clip: nn.Module,
     # same: the test classes stand in for them.
     if checkpoint is None:
         return MoTE(clip.visual, TemporalTransformer(dim, num_layers=0), classes_ND,
-                    clip.logit_scale, clip.image_mean, clip.image_std)
+                    clip.logit_scale, clip.pixels)
     # Weights are mixed, not scores: the result is one model, at the cost of one (WiSE-FT).
     if cfg.clip_weight < 1:
         checkpoint = interpolate(checkpoint, clip, cfg.clip_weight)

@@ -256,7 +256,7 @@ def set_up(cfg: Config) -> Run:
     torch.manual_seed(cfg.seed)
     temporal = TemporalTransformer(embeddings[cfg.data].shape[1], cfg.layers, cfg.experts)
     model = MoTE(clip.visual, temporal, embeddings[cfg.data], clip.logit_scale,
-                 clip.image_mean, clip.image_std).to(ranks.device)
+                 clip.pixels).to(ranks.device)
     optimizer = build_optimizer(model, cfg)
     workers = count_workers(cfg.workers, ranks.device, batches.micro, cfg.frames, model.image_size)
     conditions = Conditions(templates, cfg.frames, model.image_size, workers, cfg.eval_precision,

@@ -8,8 +8,8 @@ class embedding is the mean over 28 sentences about the class (Table 8), each of
 brought back to unit length; float32.
 
 Dimension key   B clips   T frames per clip   D CLIP joint embedding   N classes   P templates
-Copy together with files/weights.py: keep the folder, or put both files on sys.path. Needs open_clip
-(which brings torchvision, ftfy and regex).
+Copy together with files/weights.py and files/towers/: keep the folder, or put both on sys.path.
+Needs open_clip (which brings torchvision, ftfy and regex).
 Differs from the authors' code: any open_clip model; no activation checkpointing unless asked; bf16,
 not fp16.
 """
@@ -29,8 +29,10 @@ from torch import Tensor, nn
 
 try:
     from .files import weights
+    from .files.towers import Pixels
 except ImportError:                             # copied beside weights.py, outside the package
     import weights
+    from towers import Pixels
 
 
 # --- Eq. 1, f: frames -----------------------------------------------------------------------------
@@ -234,22 +236,16 @@ def load_clip(
         if unchecked and os.environ.get("RANK", "0") == "0":
             print(f"{file}: loaded into {backbone}, activation {weights.activation(config)}")
 
-    clip.image_mean, clip.image_std = pixel_statistics(tag or config.get("preprocess_cfg", {}))
+    clip.pixels = pixels_of(tag or config.get("preprocess_cfg", {}))
     # What the weights alone do not say of the text tower; text_hash needs it.
     clip.text_config = [weights.activation(config), config["text_cfg"]]
     return clip.eval(), Tokenizer(backbone, config, getattr(clip, "token_ids", None))
 
 
-def pixel_statistics(preprocess: dict) -> tuple:
-    """Mean and standard deviation of the pixels that a CLIP was trained on; by default OpenAI's.
-
-    preprocess: open_clip's preprocess_cfg or tag. Both are triples, red, green, blue, in 0..1.
-    """
-    import open_clip
-
-    mean = preprocess.get("mean", open_clip.OPENAI_DATASET_MEAN)
-    std = preprocess.get("std", open_clip.OPENAI_DATASET_STD)
-    return mean, std
+def pixels_of(preprocess: dict) -> Pixels:
+    """preprocess: open_clip's preprocess_cfg or tag; OpenAI's stand for what it does not say."""
+    said = {name: preprocess[name] for name in Pixels.__dataclass_fields__ if preprocess.get(name)}
+    return Pixels(**said)
 
 
 # --- its architecture -----------------------------------------------------------------------------

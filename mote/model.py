@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .clip_backbone import encode_frames, normalise
+from .clip_backbone import Pixels, encode_frames, normalise
 from .modulation import GAMMA, NEIGHBOURS, class_similarity, modulation
 from .temporal_experts import TemporalTransformer
 
@@ -28,21 +28,23 @@ class MoTE(nn.Module):
     compares the test classes with them; they travel in the checkpoint, as in the authors'.
     logit_scale: the logarithm of the factor, as CLIP learns it. A logit bias (SigLIP) is not kept:
     it would shift all classes alike.
-    image_mean, image_std: pixel statistics, 3 numbers in 0..1 each.
+    pixels: how its frames are made: `normalise` applies the mean and the standard deviation, the
+    loader of test views (mote/data.py) the rest.
     """
     finetune_classes: Tensor
     image_mean: Tensor
     image_std: Tensor
 
     def __init__(self, visual: nn.Module, temporal: TemporalTransformer, finetune_classes: Tensor,
-                 logit_scale: Tensor, image_mean: tuple, image_std: tuple):
+                 logit_scale: Tensor, pixels: Pixels):
         super().__init__()
         self.visual = visual
         self.temporal = temporal
+        self.pixels = pixels
         self.logit_scale = nn.Parameter(logit_scale.detach().clone().float().reshape(()))
         self.register_buffer("finetune_classes", finetune_classes)
-        self.register_buffer("image_mean", torch.tensor(image_mean), persistent=False)
-        self.register_buffer("image_std", torch.tensor(image_std), persistent=False)
+        self.register_buffer("image_mean", torch.tensor(pixels.mean), persistent=False)
+        self.register_buffer("image_std", torch.tensor(pixels.std), persistent=False)
 
     @property
     def image_size(self) -> int:
@@ -98,7 +100,7 @@ class MoTE(nn.Module):
         The visual tower is shared, the logit scale is copied.
         """
         other = MoTE(self.visual, temporal, self.finetune_classes, self.logit_scale,
-                     tuple(self.image_mean.tolist()), tuple(self.image_std.tolist()))
+                     self.pixels)
         return other.to(self.finetune_classes.device)
 
     def merged(self) -> "MoTE":

@@ -18,6 +18,7 @@ from torch import nn
 import eval as evaluation
 import mote
 import train
+from mote.clip_backbone import Pixels
 from mote.merging import merging_weights
 from mote.model import MoTE, cosine, probabilities, video_embedding
 from mote.temporal_experts import TemporalTransformer
@@ -42,7 +43,7 @@ class MeanColour(nn.Module):
 def model() -> MoTE:
     torch.manual_seed(0)
     log_scale = torch.tensor(math.log(10))
-    return MoTE(MeanColour(), TemporalTransformer(D, L, E), unit(1, M), log_scale, (0.5,) * 3, (0.2,) * 3)
+    return MoTE(MeanColour(), TemporalTransformer(D, L, E), unit(1, M), log_scale, Pixels((0.5,) * 3, (0.2,) * 3))
 
 
 def unit(seed: int, n: int) -> torch.Tensor:

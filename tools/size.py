@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import train  # noqa: E402
-from mote.clip_backbone import build_visual, clip_config  # noqa: E402
+from mote.clip_backbone import Pixels, build_visual, clip_config  # noqa: E402
 from mote.model import MoTE  # noqa: E402
 from mote.runtime.errors import one_line_errors  # noqa: E402
 from mote.runtime.options import option, parse, positive  # noqa: E402
@@ -54,7 +54,7 @@ def build(cfg: Config) -> tuple[MoTE, TemporalTransformer]:
         trained = TemporalTransformer(dim, cfg.layers, cfg.experts)
         merged = trained.merged()
         # No classes: the cosines are not counted (0.0003 GFLOPs with K400's 400).
-        model = MoTE(visual, merged, torch.empty(0, dim), torch.empty(()), (0, 0, 0), (1, 1, 1))
+        model = MoTE(visual, merged, torch.empty(0, dim), torch.empty(()), Pixels())
     return model.eval(), trained
 
 

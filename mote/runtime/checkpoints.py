@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..clip_backbone import build_visual, is_torchscript, load_clip
+from ..clip_backbone import Pixels, build_visual, is_torchscript, load_clip
 from ..files.weights import begin_of, stands_in
 from ..model import MoTE
 from ..temporal_experts import TemporalTransformer
@@ -241,13 +241,20 @@ def build_model(checkpoint: dict, keep_experts: bool = False) -> MoTE:
 
     model = MoTE(build_visual(clip["config"]), temporal,
                  torch.zeros_like(state["finetune_classes"]), state["logit_scale"],
-                 clip["mean"], clip["std"])
+                 pixels_of(clip))
     check_weights(model, state)
     model.load_state_dict(state)
 
     if not keep_experts:
         model.temporal = temporal.merged()                       # Eq. 6
     return model.eval()
+
+
+def pixels_of(clip: dict) -> Pixels:
+    """How a checkpoint's frames are made. clip: its entry; an older one names no way to resize."""
+    return Pixels(tuple(clip["mean"]), tuple(clip["std"]),
+                  clip.get("resize_mode", Pixels.resize_mode),
+                  clip.get("interpolation", Pixels.interpolation))
 
 
 def check_weights(model: torch.nn.Module, state: dict[str, Tensor]) -> None:

@@ -16,7 +16,7 @@ import contextlib
 import json
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -231,7 +231,7 @@ def describe_clip(clip: nn.Module, backbone: str, pretrained: str) -> dict:
     the .json file of --backbone, and without a download of the original weights.
     """
     return {"backbone": backbone, "pretrained": pretrained, "config": clip_config(backbone),
-            "mean": tuple(clip.image_mean), "std": tuple(clip.image_std)}
+            **asdict(clip.pixels)}
 
 
 def check_resumed(resumed: dict, **now) -> None:

@@ -101,7 +101,7 @@ def test_a_json_may_be_an_open_clip_hub_config(tmp_path):
     assert TINY.items() <= clip_config(str(tmp_path / "x.json")).items()
     clip, _ = load_clip(str(tmp_path / "x.json"), "")
     assert clip.token_embedding.weight.shape == (49408, 32)
-    assert (list(clip.image_mean), list(clip.image_std)) == (pixels["mean"], pixels["std"])
+    assert (list(clip.pixels.mean), list(clip.pixels.std)) == (pixels["mean"], pixels["std"])
 
 
 def test_the_visual_tower_alone_is_that_of_the_whole_model():
@@ -212,8 +212,8 @@ def test_only_archives_of_torchscript_are_taken_for_such(original, tmp_path):
 
 def test_what_is_loaded_is_in_evaluation_mode_and_knows_its_pixels(toy):
     assert not toy[0].training
-    assert_close(torch.tensor(toy[0].image_mean), torch.tensor(open_clip.OPENAI_DATASET_MEAN))
-    assert_close(torch.tensor(toy[0].image_std), torch.tensor(open_clip.OPENAI_DATASET_STD))
+    assert_close(torch.tensor(toy[0].pixels.mean), torch.tensor(open_clip.OPENAI_DATASET_MEAN))
+    assert_close(torch.tensor(toy[0].pixels.std), torch.tensor(open_clip.OPENAI_DATASET_STD))
 
 
 def test_a_file_that_is_not_there_names_the_tags(tmp_path):
@@ -294,7 +294,7 @@ def test_a_tag_is_loaded_from_the_file_that_was_downloaded(monkeypatch, tmp_path
     monkeypatch.setattr(clip_backbone, "load_weights", lambda clip, file: seen.append(file))
     clip, _ = load_clip("ViT-B-16-quickgelu", "openai")
     assert seen[1] == tmp_path / "w.pt" and seen[0]["quick_gelu"]
-    assert_close(torch.tensor(clip.image_mean), torch.tensor(open_clip.OPENAI_DATASET_MEAN))
+    assert_close(torch.tensor(clip.pixels.mean), torch.tensor(open_clip.OPENAI_DATASET_MEAN))
 
 
 # --- a small vocabulary ----------------------------------------------------------------------------------------------

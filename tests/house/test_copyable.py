@@ -28,7 +28,7 @@ COPYABLE = {
     "merging": Needs({"torch"}),
     "modulation": Needs({"torch"}),
     "temporal_experts": Needs({"torch"}, beside=("merging",)),
-    "clip_backbone": Needs({"torch", "open_clip"}, beside=("files/weights",)),
+    "clip_backbone": Needs({"torch", "open_clip"}, beside=("files/weights", "files/towers")),
     "data": Needs({"torch", "numpy", "torchvision", "torchcodec"}, beside=("files/decoding", "files/containers")),
     "files/decoding": Needs({"torch", "numpy", "torchcodec"}, beside=("files/containers",)),
     "files/containers": Needs({"numpy"}),

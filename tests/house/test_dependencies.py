@@ -13,12 +13,12 @@ from support.places import ROOT
 from support.style import imported_modules
 
 CONCEPTS = {"mote.merging", "mote.modulation", "mote.temporal_experts", "mote.clip_backbone", "mote.data"}
-COMPANIONS = {"mote.clip_backbone": "mote.files.weights", "mote.data": "mote.files.decoding",
-              "mote.temporal_experts": "mote.merging"}
+COMPANIONS = {"mote.clip_backbone": {"mote.files.weights", "mote.files.towers"}, "mote.data": {"mote.files.decoding"},
+              "mote.temporal_experts": {"mote.merging"}}
 
 # What a module may import of this project: names of modules and of packages. The longest fitting name counts.
 MAY_IMPORT = {
-    **{concept: {COMPANIONS[concept]} if concept in COMPANIONS else set() for concept in CONCEPTS},
+    **{concept: COMPANIONS.get(concept, set()) for concept in CONCEPTS},
     "mote.files": {"mote.files"},
     "mote.datasets": {"mote.datasets", "mote.files"},
     "mote.datasets.dataset": {"mote.datasets", "mote.toyworld"},             # toyworld's sets are generated when opened

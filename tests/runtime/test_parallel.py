@@ -16,7 +16,7 @@ from support.runs import ALONE, checkpoint, metrics, torchrun
 from torch import nn
 
 import train
-from mote.clip_backbone import load_clip
+from mote.clip_backbone import Pixels, load_clip
 from mote.model import MoTE
 from mote.runtime import parallel
 from mote.runtime.checkpoints import build_model
@@ -104,14 +104,14 @@ NEVER_CHANGES = ["finetune_classes", "image_mean", "image_std"]
 
 @pytest.mark.parametrize("compile, prefix", [(False, "model"), (True, "_orig_mod.model")])
 def test_only_class_embeddings_and_pixel_statistics_are_left_out_of_the_exchange(compile, prefix):
-    model = MoTE(nn.BatchNorm2d(3), TemporalTransformer(8, 1), torch.zeros(4, 8), torch.zeros(()), (0, 0, 0), (1, 1, 1))
+    model = MoTE(nn.BatchNorm2d(3), TemporalTransformer(8, 1), torch.zeros(4, 8), torch.zeros(()), Pixels())
     data_parallel(train.Objective(model, True), Ranks(0, 2, torch.device("cpu")), compile)
     assert sorted(Stub.ignored) == [f"{prefix}.{name}" for name in NEVER_CHANGES]
 
 
 def test_torch_leaves_out_what_it_is_told_to(monkeypatch):
     monkeypatch.setattr(parallel, "DistributedDataParallel", nn.parallel.DistributedDataParallel)
-    model = MoTE(nn.BatchNorm2d(3), TemporalTransformer(8, 1), torch.zeros(4, 8), torch.zeros(()), (0, 0, 0), (1, 1, 1))
+    model = MoTE(nn.BatchNorm2d(3), TemporalTransformer(8, 1), torch.zeros(4, 8), torch.zeros(()), Pixels())
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
         objective = data_parallel(train.Objective(model, True), Ranks(0, 2, torch.device("cpu")))

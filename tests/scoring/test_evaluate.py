@@ -63,13 +63,13 @@ def checkpoint(world, clip, tmp_path_factory):
     for parameter in head.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
     model = MoTE(clip[0].visual, head, class_embeddings(*clip, names, TEMPLATES), clip[0].logit_scale,
-                 clip[0].image_mean, clip[0].image_std)
+                 clip[0].pixels)
     file = tmp_path_factory.mktemp("checkpoint") / "noise.pt"
     save_checkpoint(file, {
         "model": model.state_dict(), "classes": names, "templates": TEMPLATES, "step": 0, "frames": 4,
         "text_hash": text_hash(clip[0]), "clip": {
             "backbone": "toyworld", "pretrained": "toyworld", "config": clip_config("toyworld"),
-            "mean": tuple(clip[0].image_mean), "std": tuple(clip[0].image_std)}})
+            **asdict(clip[0].pixels)}})
     return file
 
 

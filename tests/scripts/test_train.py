@@ -255,8 +255,7 @@ def test_loss_falls_on_a_tiny_fixed_batch(world):
     videos, names = data.videos, data.classes
     config = train.parse_config(["--layers", "1", "--weight-decay", "0"])
     classes = class_embeddings(clip, tokenizer, names)
-    pixels = clip.image_mean, clip.image_std
-    model = MoTE(clip.visual, TemporalTransformer(64, 1), classes, clip.logit_scale, *pixels)
+    model = MoTE(clip.visual, TemporalTransformer(64, 1), classes, clip.logit_scale, clip.pixels)
     batch = collate([TrainingClips(videos[:8], 4, 40, 0)[0, i] for i in range(8)])
     objective, optimizer = train.Objective(model, True), train.build_optimizer(model, config)
     for group in optimizer.param_groups:
@@ -287,7 +286,7 @@ def fixed_batch(world):
     videos, names = data.videos, data.classes
     torch.manual_seed(0)
     model = MoTE(clip.visual, TemporalTransformer(64, 1), class_embeddings(clip, tokenizer, names),
-                       clip.logit_scale, clip.image_mean, clip.image_std)
+                       clip.logit_scale, clip.pixels)
     clips = TrainingClips(videos[:4], 4, 40, 0)
     return model.train(), collate([clips[0, i] for i in range(4)]), clips
 

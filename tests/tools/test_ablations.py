@@ -21,7 +21,7 @@ import eval as evaluation
 import mote
 import train
 from mote import merging
-from mote.clip_backbone import build_visual, clip_config
+from mote.clip_backbone import Pixels, build_visual, clip_config
 from mote.merging import merging_weights
 from mote.model import MoTE
 from mote.scoring.evaluate import view_cosines
@@ -46,7 +46,7 @@ def new_model(experts: int = E, layers: int = L, noise: float = 0.1) -> MoTE:
             for parameter in block.experts.parameters():
                 parameter.add_(noise * torch.randn_like(parameter))
     classes = torch.nn.functional.normalize(torch.randn(5, 64), dim=-1)
-    return MoTE(visual, temporal, classes, torch.tensor(2.0), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    return MoTE(visual, temporal, classes, torch.tensor(2.0), Pixels((0.5, 0.5, 0.5), (0.2, 0.2, 0.2)))
 
 
 @pytest.fixture

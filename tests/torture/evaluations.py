@@ -94,7 +94,7 @@ def evaluation_of(job: Job):
     clip, tokenizer = load_clip("toyworld", "toyworld")
     classes = class_embeddings(clip, tokenizer, data.classes)
     model = MoTE(clip.visual, TemporalTransformer(64, 2), classes, clip.logit_scale,
-                 clip.image_mean, clip.image_std)
+                 clip.pixels)
     plan = protocol_of(data, ("{}",), frames=8, resize=model.image_size)
     scores = scoring.half_class_scores                    # gets all cosines of a list
 

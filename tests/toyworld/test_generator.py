@@ -281,7 +281,7 @@ def zero_shot_accuracy(clip, tokenizer, name, per_class, T=4):
     """Per cent, of clips that no training saw (another seed), on the mean of the frame features."""
     classes = class_set(name)
     classes_ND = class_embeddings(clip, tokenizer, [name for name, _ in classes])
-    mean, std = torch.tensor(clip.image_mean), torch.tensor(clip.image_std)
+    mean, std = torch.tensor(clip.pixels.mean), torch.tensor(clip.pixels.std)
     right = 0
     for i in range(per_class):
         clips = []

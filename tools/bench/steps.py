@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 import train
 from mote import toyworld
-from mote.clip_backbone import TEMPLATES, clip_config, load_clip
+from mote.clip_backbone import TEMPLATES, Pixels, clip_config, load_clip
 from mote.datasets.dataset import Dataset
 from mote.model import MoTE
 from mote.modulation import GAMMA, NEIGHBOURS
@@ -138,8 +138,7 @@ def new_model(options: Namespace, visual: nn.Module, layers: int = L, experts: i
     classes_ND = F.normalize(torch.randn(classes, dim), dim=-1)
     temporal = TemporalTransformer(dim, layers, experts)
     # Mean and std of the pixels, and CLIP's logit scale: none of them changes the time.
-    half = (0.5, 0.5, 0.5)
-    model = MoTE(visual, temporal, classes_ND, torch.tensor(4.6), half, half)
+    model = MoTE(visual, temporal, classes_ND, torch.tensor(4.6), Pixels())
     return model.to(options.device)
 
 
