@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mote.clip_backbone import class_embeddings, load_clip, text_hash
+from mote.clip_backbone import class_embeddings, has_own_weights, load_clip, text_hash
 from mote.data import TestViews, Undecodable
 from mote.datasets.dataset import Dataset, class_names_of, dataset_folder, open_dataset
 from mote.datasets.lists import published_splits
@@ -65,8 +65,11 @@ class Config:
     gamma: float = option(GAMMA, "gamma of Eq. 11", above=0)
     clip_weight: float = option(1.0, "of the fine-tuned tower, the rest is the original CLIP; "
                                      "the authors' tests: 0.99", most=1)
-    backbone: str = option("", "open_clip model of CLIP alone, or of another text tower")
+    backbone: str = option("", "open_clip model, .json, local-dir:, hf-hub:: of CLIP alone, or "
+                               "of another text tower")
     pretrained: str = option("", "its weights: a tag or a file")
+    as_tag: str = option("", "the tag that a weights file is of: it says how frames are made")
+    tokenizer: str = option("", "the tokenizer's folder, in place of one from Hugging Face's hub")
 
     # On what machine. Of these, only the precision is part of the protocol.
     batch: int = positive(16, "views at a time, per rank")
@@ -85,7 +88,8 @@ def parse_config(argv: list[str] | None = None) -> Config:
         raise ValueError("give either --data (or --data-root) or --video")
     if config.video and not comma_separated(config.classes):
         raise ValueError('--video needs --classes "name, name, ..."')
-    if not config.checkpoint and not (config.backbone and config.pretrained):
+    named = config.backbone and (config.pretrained or has_own_weights(config.backbone))
+    if not config.checkpoint and not named:
         # Never random weights by mistake.
         raise ValueError("give --checkpoint, or --backbone and --pretrained for CLIP alone")
     # Options that would be ignored in silence are refused: the number would not be as asked.
@@ -119,15 +123,15 @@ def load(cfg: Config, names: list[str], ranks: Ranks) -> Loaded:
     A checkpoint has no text tower: CLIP is loaded too. ValueError where the two do not fit.
     """
     checkpoint = read_checkpoint(cfg.checkpoint) if cfg.checkpoint else None
-    backbone, pretrained = text_tower(cfg, checkpoint)
-    clip, tokenizer = load_clip(backbone, pretrained)
+    tower = text_tower(cfg, checkpoint)
+    clip, tokenizer = load_clip(**tower)
     clip = clip.to(ranks.device)
     # The visual tower was trained towards one text tower's class embeddings (Eq. 3). Those of
     # another may have the same shape, and the scores would be wrong without a word.
     text = text_hash(clip)
     trained_with = checkpoint or {}
     if trained_with.get("text_hash", text) != text:
-        raise ValueError(f"--pretrained {pretrained}: its text tower is not the one that "
+        raise ValueError(f"{name_of(tower)}: its text tower is not the one that "
                          f"{cfg.checkpoint} was trained with")
     # The sentences of the training, because the model was trained towards their embeddings. CLIP
     # alone and the authors' files name none: the paper's 28.
@@ -152,17 +156,28 @@ def load(cfg: Config, names: list[str], ranks: Ranks) -> Loaded:
     return Loaded(model.to(ranks.device), embed, templates, frames, text[:8])
 
 
-def text_tower(cfg: Config, checkpoint: dict | None) -> tuple[str, str]:
-    """Backbone and weights of the CLIP whose text tower is needed: the options', else its own.
+def text_tower(cfg: Config, checkpoint: dict | None) -> dict[str, str]:
+    """What `load_clip` takes, of the CLIP whose text tower is needed: the options', else its own.
 
     Raises ValueError where neither names one: an authors' file of a tower that is not OpenAI's.
     """
-    about = checkpoint["clip"] if checkpoint else {"backbone": "", "pretrained": ""}
-    backbone = cfg.backbone or about["backbone"]
-    if not backbone:
+    about = checkpoint["clip"] if checkpoint else {}
+    tower = {}
+    for name in ("backbone", "pretrained", "as_tag", "tokenizer"):
+        tower[name] = getattr(cfg, name) or about.get(name, "")
+    if not tower["backbone"]:
         raise ValueError(f"{cfg.checkpoint} does not say which CLIP it came from, and its text "
                          "tower is needed: give --backbone and --pretrained")
-    return backbone, cfg.pretrained or about["pretrained"]
+    if cfg.backbone and has_own_weights(cfg.backbone):           # not those of the checkpoint's
+        tower["pretrained"] = cfg.pretrained
+    return tower
+
+
+def name_of(tower: dict[str, str]) -> str:
+    """The option that names a tower's weights."""
+    if tower["pretrained"]:
+        return f"--pretrained {tower['pretrained']}"
+    return f"--backbone {tower['backbone']}"
 
 
 def visual_model(cfg: Config, checkpoint: dict | None, clip: nn.Module,

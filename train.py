@@ -18,7 +18,7 @@ from math import cos, pi
 import torch
 from torch import Tensor, nn
 
-from mote.clip_backbone import load_clip
+from mote.clip_backbone import checkpoint_activations, load_clip
 from mote.data import MicroBatches, TrainingClips
 from mote.datasets.dataset import train_and_tests
 from mote.merging import BETA, ETA, LAMBDA, classification_loss, draw_merging_weights, mse_loss
@@ -64,8 +64,10 @@ class Config:
     resume: str = option("", "auto (--out's newest good checkpoint, if any) or a checkpoint")
     init: str = option("", "start from these weights: a run, or the authors' checkpoint")
 
-    backbone: str = option("ViT-B-16-quickgelu", "open_clip model, or a .json that describes one")
+    backbone: str = option("ViT-B-16-quickgelu", "open_clip model, .json, local-dir:, hf-hub:")
     pretrained: str = option("openai", "its weights: open_clip tag or file; empty: random")
+    as_tag: str = option("", "the tag that a weights file is of: it says how frames are made")
+    tokenizer: str = option("", "the tokenizer's folder, in place of one from Hugging Face's hub")
     templates: str = option("", "a file of sentences with {} in place of the paper's 28")
     frames: int = positive(8, "T, frames per clip")
     layers: int = option(4, "L, layers of the temporal transformer; 0: mean pooling")
@@ -162,8 +164,7 @@ def draw_weights(config: Config, step: int, m: int) -> tuple[Tensor, Tensor]:
     m: the micro-batch's number in the global batch, 0 to ranks x accumulate - 1. 8 ranks draw what
     one rank with --accumulate 8 draws, and a resumed run what it would have drawn.
     """
-    generator = torch.Generator()
-    generator.manual_seed(seed_of(config.seed, step, m))
+    generator = torch.Generator().manual_seed(seed_of(config.seed, step, m))
     expert_LE = draw_experts(config.layers, config.experts, generator, config.routing)
     merging_LE = draw_merging_weights(config.layers, config.experts, generator, config.beta)
     return expert_LE, merging_LE
@@ -241,7 +242,8 @@ def set_up(cfg: Config) -> Run:
                            ranks.world_size, cfg.accumulate, begin.step)
 
     # CLIP, and what a checkpoint says of this run; a resumed checkpoint must say the same.
-    clip, tokenizer = load_clip(cfg.backbone, cfg.pretrained)
+    clip, tokenizer = load_clip(cfg.backbone, cfg.pretrained, cfg.as_tag, cfg.tokenizer)
+    checkpoint_activations(clip.visual, cfg.checkpoint_activations)
     clip = clip.to(ranks.device)
     templates = list(read_templates(cfg.templates))
     about = run_folder.describe_run(asdict(cfg), clip, templates, train, drawn, tests[cfg.data])
@@ -283,7 +285,6 @@ def run(cfg: Config) -> dict:
     parts = set_up(cfg)
     ranks, model, optimizer, out = parts.ranks, parts.model, parts.optimizer, parts.begin.out
     steps_per_epoch, total_steps = parts.batches.steps_per_epoch, parts.batches.stop
-    model.visual.set_grad_checkpointing(cfg.checkpoint_activations)
     objective = data_parallel(Objective(model, cfg.second_pass), ranks, cfg.compile)
     guard = Guard(ranks, model.visual, parts.videos, out, parts.begin.resumed)
     meter = Meter(ranks, parts.begin.resumed)

@@ -13,7 +13,6 @@ Needs open_clip (which brings torchvision, ftfy and regex).
 Differs from the authors' code: any open_clip model; no activation checkpointing unless asked; bf16,
 not fp16.
 """
-import difflib
 import hashlib
 import itertools
 import json
@@ -28,11 +27,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 try:
-    from .files import weights
-    from .files.towers import Pixels
-except ImportError:                             # copied beside weights.py, outside the package
+    from .files import towers, weights
+except ImportError:                             # copied beside them, outside the package
+    import towers
     import weights
-    from towers import Pixels
 
 
 # --- Eq. 1, f: frames -----------------------------------------------------------------------------
@@ -47,7 +45,10 @@ def encode_frames(visual: nn.Module, frames: Tensor) -> Tensor:
     Normalised (B, T, 3, h, w) -> (B, T, D), not of unit length.
     """
     B, T = frames.shape[:2]
-    return visual(frames.flatten(0, 1)).unflatten(0, (B, T))
+    features = visual(frames.flatten(0, 1))
+    if isinstance(features, tuple):                              # CoCa's: with one for each token
+        features = features[0]
+    return features.unflatten(0, (B, T))
 
 
 # --- Eq. 1, g: class names ------------------------------------------------------------------------
@@ -115,19 +116,19 @@ def check_templates(templates: tuple[str, ...]) -> None:
 class Tokenizer:
     """Sentences -> token ids (n, context length), for the text tower of a clip_config.
 
+    backbone: whose config it is. folder: the user's own copy of the tokenizer, "" for open_clip's.
     token_ids: the only ones that the text tower has been trained on; None for a full vocabulary.
+    Raises ValueError or OSError, one line, where the tokenizer cannot be had.
     """
 
-    def __init__(self, backbone: str, config: dict, token_ids: Tensor | None = None):
-        import open_clip
+    def __init__(self, backbone: str, config: dict, token_ids: Tensor | None = None,
+                 folder: str = ""):
+        self.encode = towers.find_tokenizer(backbone, config["text_cfg"],
+                                            towers.tokenizer_folder(backbone), folder)
+        self.knows_only(token_ids)
 
-        text = config["text_cfg"]
-        length = text.get("context_length", 77)
-        if text.get("hf_tokenizer_name") or "siglip" in backbone.lower():
-            self.encode = open_clip.get_tokenizer(backbone, context_length=length)
-        else:
-            self.encode = open_clip.SimpleTokenizer(context_length=length)
-
+    def knows_only(self, token_ids: Tensor | None) -> None:
+        """Warn of all other tokens from now on."""
         self.known: set[int] | None = None
         if token_ids is not None:
             self.known = {0, *token_ids.tolist()}                # 0 pads
@@ -194,106 +195,153 @@ def write_cache(file: Path, embeddings_ND: Tensor) -> None:
 SHIPPED = Path(__file__).parent / "toyworld"    # a CLIP in this package: toyworld.json, toyworld.pt
 
 # Reachable here too, since they are used with load_clip.
+Pixels = towers.Pixels
+has_own_weights = towers.has_own_weights
 SIZES = weights.SIZES
 is_torchscript = weights.is_torchscript
 load_weights = weights.load_weights
 
 
 def load_clip(
-    backbone: str = "ViT-B-16-quickgelu", pretrained: str = "openai"
+    backbone: str = "ViT-B-16-quickgelu", pretrained: str | None = None, as_tag: str = "",
+    tokenizer: str = "",
 ) -> tuple[nn.Module, Tokenizer]:
     """A CLIP, in evaluation mode, and its tokenizer.
 
     backbone: as clip_config takes it. pretrained: an open_clip tag (downloaded), a local file, or
-    "" for random weights.
+    "" for random weights; "openai" if it is not given. A local-dir: or hf-hub: has weights of its
+    own. as_tag, tokenizer: what weights do not carry, where it is not known otherwise: the tag
+    that a file is of (files/towers/pixels.py), a folder with the tokenizer.
 
     The activation is part of the architecture, and the same weights load into either without a
     word: OpenAI's need QuickGELU, x sigmoid(1.702 x); open_clip's plain names have GELU. A tag that
-    disagrees is refused; a file says nothing about it, so the activation is printed. Raises
-    ValueError or OSError, one line each.
+    disagrees is refused; a file says nothing about it, so the activation is printed. The clip has
+    an attribute `pixels`, for MoTE. Raises ValueError or OSError, one line each.
     """
     from open_clip.pretrained import get_pretrained_cfg
 
     config = clip_config(backbone)
-    tag = get_pretrained_cfg(backbone, pretrained)               # {} for a file or no weights
+    own = towers.has_own_weights(backbone)
+    pretrained = check_pretrained(backbone, pretrained, own)
+    tag = {} if own else get_pretrained_cfg(backbone, pretrained)            # {} for a file or none
     if tag:
-        weights.check_activation(backbone, pretrained, config, tag)
+        weights.check_activation(backbone, f"--pretrained {pretrained}", config, tag)
+    elif as_tag and "/" not in as_tag:
+        tag_of_file = towers.tag_of(backbone, as_tag)
+        weights.check_activation(backbone, f"--as-tag {as_tag}", config, tag_of_file)
 
-    shipped = SHIPPED / f"{pretrained}.pt"
-    if not pretrained:
-        file = None
-    elif not tag and shipped.is_file():
-        file = shipped
-    else:
-        file = weights.find_weights(backbone, pretrained, tag)
+    # What is cheap to get wrong comes before weights are read.
+    pixels, known_how = towers.find_pixels(backbone, config, tag, as_tag,
+                                           random=not pretrained and not own)
+    words = Tokenizer(backbone, config, folder=tokenizer)
+    file = find_file(backbone, pretrained, tag, own)
 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)                   # the same weights on all ranks
         clip = build_clip(config)
     if file is not None:
-        load_weights(clip, file)
-        unchecked = not tag and file != shipped
+        changes = load_weights(clip, file, f"--backbone {backbone}:" if own else "--pretrained")
+        unchecked = not tag and file.parent != SHIPPED
         if unchecked and os.environ.get("RANK", "0") == "0":
-            print(f"{file}: loaded into {backbone}, activation {weights.activation(config)}")
+            print(f"{file}: loaded into {backbone}, activation {weights.activation(config)}; "
+                  f"pixels: {pixels}, {known_how}", *changes, sep="; ")
 
-    clip.pixels = pixels_of(tag or config.get("preprocess_cfg", {}))
+    clip.pixels = pixels
     # What the weights alone do not say of the text tower; text_hash needs it.
-    clip.text_config = [weights.activation(config), config["text_cfg"]]
-    return clip.eval(), Tokenizer(backbone, config, getattr(clip, "token_ids", None))
+    clip.text_config = describe_text(config, words)
+    words.knows_only(getattr(clip, "token_ids", None))
+    return clip.eval(), words
 
 
-def pixels_of(preprocess: dict) -> Pixels:
-    """preprocess: open_clip's preprocess_cfg or tag; OpenAI's stand for what it does not say."""
-    said = {name: preprocess[name] for name in Pixels.__dataclass_fields__ if preprocess.get(name)}
-    return Pixels(**said)
+def check_pretrained(backbone: str, pretrained: str | None, own: bool) -> str:
+    """--pretrained, or what stands for it. Raises ValueError where the backbone has its own."""
+    if pretrained is None:
+        return "" if own else "openai"
+    if own and pretrained:
+        raise ValueError(f"--pretrained {pretrained}: --backbone {backbone} has weights of its "
+                         "own: leave --pretrained out")
+    return pretrained
+
+
+def find_file(backbone: str, pretrained: str, tag: dict, own: bool) -> Path | None:
+    """The weights; None for random ones. Raises ValueError or OSError where there are none."""
+    if own:
+        return towers.own_weights(backbone)
+    if not pretrained:
+        return None
+    shipped = SHIPPED / f"{pretrained}.pt"
+    if not tag and shipped.is_file():
+        return shipped
+    return weights.find_weights(backbone, pretrained, tag)
+
+
+def describe_text(config: dict, tokenizer: Tokenizer) -> list:
+    """What fixes class embeddings beside weights. CLIP's own words leave no mark, so that hashes
+    from before other tokenizers stay."""
+    described = [weights.activation(config), config["text_cfg"]]
+    tokens = towers.tokens_hash(tokenizer.encode)
+    if tokens:
+        described.append(tokens)
+    if "transformers" in config:
+        described.append(config["transformers"])
+    return described
+
+
+def checkpoint_activations(visual: nn.Module, on: bool) -> None:
+    """Recompute activations in the backward pass: less memory, more time, the same numbers.
+
+    Raises ValueError for a tower that cannot: open_clip's ResNets, and timm's without it, say
+    nothing of it and go on as before.
+    """
+    visual.set_grad_checkpointing(on)
+    if on and not any(getattr(part, "grad_checkpointing", False) for part in visual.modules()):
+        raise ValueError(f"--checkpoint-activations: a {type(visual).__name__} has none")
 
 
 # --- its architecture -----------------------------------------------------------------------------
 def clip_config(backbone: str) -> dict:
-    """open_clip's description of an architecture: by its name, from a .json file, or toyworld's.
+    """open_clip's description of an architecture: by its name, from a .json file, from a folder
+    (local-dir:DIR) or a repository (hf-hub:ORG/NAME), or toyworld's.
 
-    Raises ValueError for an unknown name (with the nearest ones) and for a file that describes no
-    model, FileNotFoundError for a missing file.
+    Raises ValueError for an unknown name (with the nearest ones), for a file that describes no
+    model and for a tower whose frames are not square; FileNotFoundError for a missing file.
     """
     shipped = SHIPPED / f"{backbone}.json"
-    path = shipped if shipped.is_file() else Path(backbone)
-    if path.suffix == ".json":
-        config = weights.read_config(path, backbone)
-    else:
-        config = named_config(backbone)
+    config = towers.read_config(str(shipped) if shipped.is_file() else backbone)
     config["vision_cfg"].pop("timm_model_pretrained", None)      # --pretrained's to say
-    return config
 
-
-def named_config(backbone: str) -> dict:
-    """An architecture by open_clip's name for it. Raises ValueError, with the nearest names."""
-    import open_clip
-
-    config = None
-    if ":" not in backbone:                                      # open_clip would ask a hub
-        config = open_clip.get_model_config(backbone)
-    if config is None:
-        names = difflib.get_close_matches(backbone, open_clip.list_models(), n=3, cutoff=0.4)
-        near = ", ".join(names) or "none"
-        raise ValueError(f"--backbone {backbone}: open_clip has no such model; near: {near} "
-                         "(or give a .json file)")
+    size = config["vision_cfg"].get("image_size", 224)
+    if isinstance(size, list) and len(set(size)) > 1:
+        raise ValueError(f"--backbone {backbone}: its frames are {size[0]} x {size[1]} pixels, and "
+                         "only square ones are cut here")
     return config
 
 
 def build_clip(config: dict) -> nn.Module:
     """An open_clip model with random weights, from clip_config's dict, which is not changed.
 
-    They are drawn from torch's global generator. Raises ValueError if open_clip cannot build it.
+    They are drawn from torch's global generator. A text tower of transformers is built from its
+    config alone, without the weights of its own training: CLIP's hold all of it. Raises ValueError
+    if the model cannot be built, OSError where that config cannot be had.
     """
     import open_clip
 
+    if "transformers" in config:
+        return towers.build_transformers(config)
     config = json.loads(json.dumps(config))                      # a copy: open_clip edits it
     config.pop("preprocess_cfg", None)
-    custom_text = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
-    kind = open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
+    text = config["text_cfg"]
+    if text.get("hf_model_name"):
+        text["hf_model_name"] = towers.text_config_folder(text["hf_model_name"])
+        text["hf_model_pretrained"] = False
+    custom_text = config.pop("custom_text", False) or "hf_model_name" in text
+
+    kind = open_clip.CLIP
+    if custom_text:
+        kind = open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP
     try:
         return kind(**config)
-    except (TypeError, KeyError, RuntimeError, AssertionError) as error:
+    except (TypeError, KeyError, ValueError, RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"open_clip cannot build this model: {reason}") from None
 
@@ -303,5 +351,9 @@ def build_visual(config: dict) -> nn.Module:
 
     The text tower that open_clip builds with it is given no size to speak of, and dropped.
     """
+    if "transformers" in config:
+        return towers.build_transformers_visual(config)
     text = {"context_length": 1, "vocab_size": 1, "width": 64, "heads": 1, "layers": 1}
-    return build_clip({**config, "text_cfg": text}).visual
+    without_words = {name: part for name, part in config.items()
+                     if name not in ("multimodal_cfg", "custom_text")}
+    return build_clip({**without_words, "text_cfg": text}).visual

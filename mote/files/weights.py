@@ -1,7 +1,6 @@
 """
-Files that describe a CLIP and fill it: which one is meant, is it safe to load, does it fit.
+Files that fill a CLIP: which one is meant, is it safe to load, does it fit.
 
-    read_config(backbone)           an open_clip model config, a .json file
     check_activation(...)           a tag's weights in a model with another activation are refused
     find_weights(...)               an open_clip tag or a local file -> the file
     download(pretrained, tag)       a tag's file, cached or downloaded; seconds without a network
@@ -11,16 +10,10 @@ Files that describe a CLIP and fill it: which one is meant, is it safe to load, 
 The weights themselves are read as plain tensors: no code from a file is ever run. Every mistake is
 a ValueError or OSError of one line that names the flag, the value and the rule.
 
-Copy alone: needs torch and open_clip. Not part of the paper.
+Copy together with towers/: it needs torch and open_clip. Not part of the paper.
 """
-import json
-import os
 import re
 import shlex
-import ssl
-import threading
-import urllib.error
-import urllib.request
 import zipfile
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -28,53 +21,37 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor, nn
 
+try:
+    from .towers import hub
+except ImportError:                             # copied beside towers/, outside the package
+    from towers import hub
+
 SIZES = {"input_resolution", "context_length", "vocab_size"}   # no weights, in OpenAI's state dicts
-ANSWER = 4.0              # seconds that a server may take before a download from it is given up
 
 
-# --- the description of an architecture -----------------------------------------------------------
-def read_config(path: Path, backbone: str) -> dict:
-    """open_clip's description of an architecture, from a model config or an open_clip_config.json.
-
-    backbone: what the user asked for, named in the messages. Raises FileNotFoundError, and
-    ValueError for a file that describes no model.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"--backbone {backbone}: no such file")
-    try:
-        config = json.loads(path.read_text())
-        if "model_cfg" in config:                                # an open_clip_config.json
-            preprocess = config.get("preprocess_cfg") or {}
-            config = {**config["model_cfg"], "preprocess_cfg": preprocess}
-
-        towers = all(isinstance(config[key], dict) for key in ("vision_cfg", "text_cfg"))
-        if not towers or not config["embed_dim"]:
-            raise ValueError("vision_cfg and text_cfg must be objects")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"--backbone {backbone}: not an open_clip model config, which has "
-                         "embed_dim, vision_cfg and text_cfg "
-                         f"({type(error).__name__}: {error})") from None
-    return config
-
-
+# --- the activation -----------------------------------------------------------------------------
 def activation(config: dict) -> str:
     """The name of the activation of both towers, of a model config or of a pretrained tag's."""
     return "QuickGELU" if config.get("quick_gelu") else "GELU"
 
 
-def check_activation(backbone: str, pretrained: str, config: dict, tag: dict) -> None:
+def check_activation(backbone: str, option: str, config: dict, tag: dict) -> None:
     """Raise ValueError if a tag's weights were trained with another activation than the model's.
 
     They would load without a word. open_clip has two names for such a model: with -quickgelu at
-    the end, and without. tag: open_clip's description of the pretrained weights.
+    the end, and without; where it has one alone, its description stands, whatever the tag says.
+    tag: open_clip's description of the pretrained weights. option: what names it.
     """
-    if activation(tag) == activation(config):
-        return
+    import open_clip
+
     right = backbone.removesuffix("-quickgelu")
     if tag.get("quick_gelu"):
         right += "-quickgelu"
-    raise ValueError(f"--backbone {backbone} has {activation(config)}, but --pretrained "
-                     f"{pretrained} was trained with the other activation: use --backbone {right}")
+    if activation(tag) == activation(config) or right == backbone:
+        return
+    if right in open_clip.list_models():
+        raise ValueError(f"--backbone {backbone} has {activation(config)}, but {option} "
+                         f"was trained with the other activation: use --backbone {right}")
 
 
 # --- which file -----------------------------------------------------------------------------------
@@ -84,83 +61,60 @@ def find_weights(backbone: str, pretrained: str, tag: dict) -> Path:
     tag: open_clip's description of the tag, empty if `pretrained` is none of this backbone's.
     Raises OSError without a network, and ValueError, with the tags there are, for neither.
     """
-    import open_clip
-
     if tag:
         return download(pretrained, tag)
+    file = Path(pretrained)
+    if file.is_file():
+        return file
+    if file.is_dir():
+        raise ValueError(f"--pretrained {pretrained}: a folder; if it holds a model, "
+                         f"give --backbone local-dir:{pretrained} and no --pretrained")
+    raise ValueError(f"--pretrained {pretrained}: neither a file nor "
+                     + not_its_tag(backbone, pretrained))
 
-    if not Path(pretrained).is_file():
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(backbone)) or "none"
-        raise ValueError(f"--pretrained {pretrained}: neither a file nor a tag of {backbone}; "
-                         f"tags: {tags}")
-    return Path(pretrained)
+
+def not_its_tag(backbone: str, pretrained: str) -> str:
+    """Words for a tag that a backbone does not have: the tags it has, and whose tag it is."""
+    import open_clip
+
+    tags = ", ".join(open_clip.list_pretrained_tags_by_model(backbone)) or "none"
+    words = f"a tag of {backbone}; tags: {tags}"
+    owners = open_clip.list_pretrained_models_by_tag(pretrained)
+    if owners:
+        more = ", ..." if len(owners) > 4 else ""
+        words += f" ({pretrained} is a tag of {', '.join(owners[:4])}{more})"
+    return words
 
 
 def download(pretrained: str, tag: dict) -> Path:
     """The weights file of an open_clip tag: from the cache without a network, else downloaded.
 
     Raises OSError, which names the file and its repository, where it cannot be had. The server is
-    asked for an answer first: without a network, the hub's client tries for a minute and urllib,
-    which open_clip gives no time limit, for as long as it may take.
+    asked for an answer first: without a network urllib, which open_clip uses for a plain URL, tries
+    for as long as it may take.
     """
     import open_clip
-    from huggingface_hub import hf_hub_url, try_to_load_from_cache
 
+    option = f"--pretrained {pretrained}"
+    instead = "fetch it where there is a network and give --pretrained FILE"
     if tag.get("hf_hub"):                                        # open_clip prefers it to the url
         repository, _, name = tag["hf_hub"].rpartition("/")
         names = [name.rpartition(".")[0] + ".safetensors", name]
         if not name:
             names = ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
-        for name in names:
-            cached = try_to_load_from_cache(repository, name)
-            if isinstance(cached, str):
-                return Path(cached)
-        url = hf_hub_url(repository, names[0])
-        ask_first = True
-    else:
-        url = tag["url"]
-        repository, _, name = url.rpartition("/")
-        names = [name]
-        ask_first = not Path("~/.cache/clip", name).expanduser().is_file()
+        return hub.fetch(repository, names, option, instead)
 
-    reason = why_no_answer(url) if ask_first else ""
+    url = tag["url"]
+    place, _, name = url.rpartition("/")
+    is_cached = Path("~/.cache/clip", name).expanduser().is_file()
+    reason = "" if is_cached else hub.why_no_answer(url)
     if not reason:
         try:
             return Path(open_clip.download_pretrained(tag))
-        except Exception as error:                               # whatever the hub's client raises
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    raise OSError(f"--pretrained {pretrained}: cannot fetch {' or '.join(names)} of {repository} "
-                  f"from {urlsplit(url).netloc} ({reason}); fetch it where there is a network and "
-                  "give --pretrained FILE")
-
-
-def why_no_answer(url: str) -> str:
-    """Why the server of a URL cannot be reached, after at most ANSWER seconds; "" if it can.
-
-    Any answer will do, also that it has no such page: the download says what is wrong then. So will
-    a certificate that urllib does not know but the hub's client may. A proxy of the environment is
-    used, as both clients do. In a thread, because looking up a name has no time limit.
-    """
-    if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE"):
-        return "HF_HUB_OFFLINE is set, and it is not in the cache"
-    reasons = [f"no answer in {ANSWER:.0f} s; on a slow network, try again"]
-
-    def ask() -> None:
-        try:
-            root = "{0.scheme}://{0.netloc}/".format(urlsplit(url))
-            request = urllib.request.Request(root, method="HEAD")
-            urllib.request.urlopen(request, timeout=ANSWER).close()
-            reasons.append("")
-        except urllib.error.HTTPError:
-            reasons.append("")
-        except Exception as error:                               # of sockets, proxies, certificates
-            reason = getattr(error, "reason", error)
-            reasons.append("" if isinstance(reason, ssl.SSLCertVerificationError) else str(reason))
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(ANSWER)
-    return reasons[-1]
+        except Exception as error:                               # of urllib, and its own checks
+            reason = hub.in_one_line(error)
+    raise OSError(f"{option}: cannot fetch {name} of {place} from {urlsplit(url).netloc} "
+                  f"({reason}); {instead}")
 
 
 def stands_in(file: str | Path) -> str:
@@ -191,34 +145,38 @@ def begin_of(file: str | Path) -> str:
 
 
 # --- its weights ----------------------------------------------------------------------------------
-def load_weights(clip: nn.Module, file: Path) -> None:
-    """Load open_clip, OpenAI (state dict) or safetensors weights. Raises ValueError, with the file.
+def load_weights(clip: nn.Module, file: Path, option: str = "--pretrained") -> list[str]:
+    """Load open_clip, OpenAI (state dict) or safetensors weights -> what was changed, in words.
 
     OpenAI publishes TorchScript archives, and loading one runs code from it: it is refused before
     that. A file with `token_ids` holds only some rows of the token embedding: see load_token_rows.
+    option: what named the file. Raises ValueError, with the file.
     """
     from open_clip.factory import load_state_dict
 
     if is_torchscript(file):
         command = ["python", "tools/convert.py", str(file), f"{file.stem}-weights.pt"]
-        raise ValueError(f"--pretrained {file}: a TorchScript archive, as OpenAI publishes them, "
+        raise ValueError(f"{option} {file}: a TorchScript archive, as OpenAI publishes them, "
                          "and loading one runs code from it; if you trust it, convert it once: "
                          f"{shlex.join(command)}")
     other = stands_in(file)
     if other:
-        raise ValueError(f"--pretrained {file}: {other}")
+        raise ValueError(f"{option} {file}: {other}")
     try:
         state = load_state_dict(str(file))
         if "token_ids" in state:
             load_token_rows(clip, state)
-        else:
-            load_all_names(clip, file)
+            return []
+        changes = [*adopt_logit_bias(clip, state), *resized_positions(clip, state)]
+        del state                            # load_all_names reads it again
+        load_all_names(clip, file)
+        return changes
     except Exception as error:               # pickle, zip, key and shape errors of three libraries
         begin = begin_of(file)
         reason = " ".join(str(error).split()) or type(error).__name__
         if begin:                            # such as "Entry not found"
             reason = f"a text, it begins with {begin[:40]!r}"
-        raise ValueError(f"--pretrained {file}: not weights of this architecture, truncated, or "
+        raise ValueError(f"{option} {file}: not weights of this architecture, truncated, or "
                          f"not a plain state dict ({reason[:200]})") from None
 
 
@@ -232,6 +190,33 @@ def is_torchscript(file: str | Path) -> bool:
             return any(name.split("/")[1:] == ["constants.pkl"] for name in archive.namelist())
     except Exception:                        # no zip, or a damaged one: weights_only=True decides
         return False
+
+
+def adopt_logit_bias(clip: nn.Module, state: dict[str, Tensor]) -> list[str]:
+    """Make room for a logit bias that the description does not name -> words, [] for no change.
+
+    A training with SigLIP's loss leaves one behind. It shifts the logits of all classes alike.
+    """
+    if "logit_bias" in state and clip.logit_bias is None:
+        clip.logit_bias = nn.Parameter(torch.zeros_like(state["logit_bias"]))
+        return ["its logit bias, which the description lacks, is loaded: no score depends on it"]
+    if "logit_bias" not in state and clip.logit_bias is not None:
+        return ["it has no logit bias, which the description has: 0, and no score depends on it"]
+    return []
+
+
+def resized_positions(clip: nn.Module, state: dict[str, Tensor]) -> list[str]:
+    """Words for the position tables that open_clip will resize: of another image or text length."""
+    here = clip.state_dict()
+    words = []
+    for name in ("visual.positional_embedding", "positional_embedding",
+                 "text.positional_embedding"):
+        if name not in state:
+            continue
+        table = here.get(name, here.get(f"text.{name}"))
+        if table is not None and len(table) != len(state[name]):
+            words.append(f"{name} is resized from {len(state[name])} to {len(table)} positions")
+    return words
 
 
 def load_all_names(clip: nn.Module, file: Path) -> None:

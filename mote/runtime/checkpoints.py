@@ -213,12 +213,13 @@ def load_model(path: str | Path, keep_experts: bool = False, clip_weight: float 
     checkpoint = read_checkpoint(path)
 
     if clip_weight != 1:
-        backbone = backbone or checkpoint["clip"]["backbone"]
-        pretrained = pretrained or checkpoint["clip"]["pretrained"]
-        if not backbone:
+        about = checkpoint["clip"]
+        pretrained = pretrained or about["pretrained"]
+        if not (backbone or about["backbone"]):
             raise ValueError(f"{path} does not say which CLIP it came from: "
                              "clip_weight needs backbone and pretrained")
-        clip, _ = load_clip(backbone, pretrained)
+        clip, _ = load_clip(backbone or about["backbone"], pretrained, about.get("as_tag", ""),
+                            about.get("tokenizer", ""))
         checkpoint = interpolate(checkpoint, clip, clip_weight)
 
     return build_model(checkpoint, keep_experts)

@@ -8,6 +8,7 @@ from the options given so far to defaults; of two recipes, the earlier one's def
 from argparse import Namespace
 from pathlib import Path
 
+from ..clip_backbone import has_own_weights
 from ..temporal_experts import POSITIONS
 
 # By the name given to --data. What a recipe does not name stays as train.py's Config has it.
@@ -45,8 +46,11 @@ def of_dataset(given: Namespace) -> dict:
 def of_backbone(given: Namespace) -> dict:
     """Defaults by the kind of ViT, the first five letters of --backbone: "ViT-B", "ViT-L".
 
-    It comes after `of_dataset`, which may name the backbone and whose epochs then stand.
+    It comes after `of_dataset`, which may name the backbone and whose epochs then stand. A folder
+    or a repository has weights of its own, so --pretrained has nothing to name.
     """
+    if has_own_weights(given.backbone):
+        return {"pretrained": ""}
     return BACKBONES.get(given.backbone[:5], {})
 
 

@@ -219,19 +219,20 @@ def describe_run(config: dict, clip: nn.Module, templates: list[str], train: Dat
     "frames" and "batch" stand beside "config" too, since eval.py and `check_resumed` read them.
     """
     return {"config": config, "frames": config["frames"], "batch": config["batch"],
-            "clip": describe_clip(clip, config["backbone"], config["pretrained"]),
+            "clip": describe_clip(clip, config),
             "classes": train.classes, "templates": templates, "text_hash": text_hash(clip),
             "list of videos": [list_hash(drawn), list_hash(val.videos)]}
 
 
-def describe_clip(clip: nn.Module, backbone: str, pretrained: str) -> dict:
+def describe_clip(clip: nn.Module, config: dict) -> dict:
     """Where a CLIP came from, and what is needed to build its visual tower anew.
 
-    The description is kept in full, not by name alone: `load_model` then builds the tower without
-    the .json file of --backbone, and without a download of the original weights.
+    config: the options, as a dict; those that `load_clip` takes are kept. The description is kept
+    in full, not by name alone: `load_model` then builds the tower without the file or folder of
+    --backbone, and without a download of the original weights.
     """
-    return {"backbone": backbone, "pretrained": pretrained, "config": clip_config(backbone),
-            **asdict(clip.pixels)}
+    named = {name: config[name] for name in ("backbone", "pretrained", "as_tag", "tokenizer")}
+    return {**named, "config": clip_config(config["backbone"]), **asdict(clip.pixels)}
 
 
 def check_resumed(resumed: dict, **now) -> None:

@@ -13,8 +13,9 @@ import open_clip
 import pytest
 
 from mote.clip_backbone import load_clip
-from mote.files import weights
-from mote.files.weights import download, why_no_answer
+from mote.files.towers import hub
+from mote.files.towers.hub import why_no_answer
+from mote.files.weights import download
 
 HUB = {"hf_hub": "timm/some.openai/"}
 KINDS = {"hub": (HUB, "open_clip_model.safetensors or open_clip_pytorch_model.bin of timm/some.openai from "),
@@ -39,7 +40,7 @@ def hub_at(monkeypatch, server: str) -> None:
 @pytest.fixture
 def silent(monkeypatch):
     """The address of a server that takes connections and never answers, as behind a cluster's firewall."""
-    monkeypatch.setattr(weights, "ANSWER", 0.2)
+    monkeypatch.setattr(hub, "ANSWER", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = f"http://127.0.0.1:{listening.getsockname()[1]}"
         hub_at(monkeypatch, server)
@@ -98,14 +99,20 @@ def server(monkeypatch):
 
 def test_where_a_server_answers_open_clip_downloads(monkeypatch, server, tmp_path):
     monkeypatch.setattr(open_clip, "download_pretrained", lambda tag: f"{tmp_path}/{len(tag)}")
-    assert why_no_answer(f"{server}/file") == "" and download("openai", HUB) == tmp_path / "1"
+    assert why_no_answer(f"{server}/file") == "" and download("openai", {"url": f"{server}/w.pt"}) == tmp_path / "1"
 
 
 def test_a_download_that_fails_is_one_line_too(monkeypatch, server):
     def fails(tag):
         raise ConnectionError("Max retries exceeded\nwith url")
     monkeypatch.setattr(open_clip, "download_pretrained", fails)
-    with pytest.raises(OSError, match="some.openai.*ConnectionError: Max retries exceeded with url.*FILE$") as raised:
+    with pytest.raises(OSError, match="w.pt of .*ConnectionError: Max retries exceeded with url.*FILE$") as raised:
+        download("openai", {"url": f"{server}/w.pt"})
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_file_that_the_hub_does_not_have_is_named_in_one_line(server):
+    with pytest.raises(OSError, match="open_clip_model.safetensors or .*of timm/some.openai.*FILE$") as raised:
         download("openai", HUB)
     assert len(str(raised.value).splitlines()) == 1
 
@@ -113,7 +120,7 @@ def test_a_download_that_fails_is_one_line_too(monkeypatch, server):
 # --- what is cached -------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
 def test_a_file_in_the_hubs_cache_is_taken_without_asking_anybody(monkeypatch, tmp_path, name):
-    monkeypatch.setattr(weights, "why_no_answer", lambda url: pytest.fail("a server was asked"))
+    monkeypatch.setattr(hub, "why_no_answer", lambda url: pytest.fail("a server was asked"))
     folder = tmp_path / "models--timm--some.openai"
     (folder / "refs").mkdir(parents=True)
     (folder / "refs" / "main").write_text("c0ffee")
@@ -123,7 +130,7 @@ def test_a_file_in_the_hubs_cache_is_taken_without_asking_anybody(monkeypatch, t
 
 
 def test_a_file_from_a_url_in_open_clips_cache_is_left_to_open_clip_without_asking_anybody(monkeypatch, tmp_path):
-    monkeypatch.setattr(weights, "why_no_answer", lambda url: pytest.fail("a server was asked"))
+    monkeypatch.setattr(hub, "why_no_answer", lambda url: pytest.fail("a server was asked"))
     monkeypatch.setattr(open_clip, "download_pretrained", lambda tag: tag["url"])
     (tmp_path / ".cache" / "clip").mkdir(parents=True)
     (tmp_path / ".cache" / "clip" / "ViT-B-16.pt").touch()
@@ -132,4 +139,4 @@ def test_a_file_from_a_url_in_open_clips_cache_is_left_to_open_clip_without_aski
 
 def test_a_hub_that_was_told_to_be_offline_is_the_reason_that_is_given(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert weights.why_no_answer("https://huggingface.co/x") == "HF_HUB_OFFLINE is set, and it is not in the cache"
+    assert hub.why_no_answer("https://huggingface.co/x") == "HF_HUB_OFFLINE is set, and it is not in the cache"

@@ -7,6 +7,7 @@ import signal
 import pytest
 import torch
 from support.checkpoints import new_checkpoint
+from support.clips import OPENAI
 from torch.utils.data._utils import signal_handling
 
 import train
@@ -41,7 +42,8 @@ def job(world, tmp_path_factory):
     (folder / "norm.json").write_text(json.dumps({
         "embed_dim": 32, "custom_text": True,
         "vision_cfg": {"image_size": 32, "timm_model_name": "test_resnet", "timm_pool": "avg"},
-        "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}}))
+        "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+        "preprocess_cfg": OPENAI}))
     torch.save(load_clip(str(folder / "norm.json"), "")[0].state_dict(), folder / "norm.pt")
     return ["--data", "toyworld", "--train-list", str(folder / "train.txt"), "--val-list", str(folder / "val.txt"),
             "--backbone", str(folder / "norm.json"), "--pretrained", str(folder / "norm.pt"), "--zero-shot", "",

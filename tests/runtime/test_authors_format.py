@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.checkpoints import bits, expressible, new_checkpoint
+from support.clips import OPENAI
 from support.places import OFFICIAL
 from support.tensors import seeds
 from torch.testing import assert_close
@@ -181,7 +182,7 @@ def test_what_the_authors_code_cannot_compute_is_not_written_for_it(case):
 def tiny_clip(tmp_path):
     """A CLIP with the golden checkpoint's visual tower, its weights another's: the flags that name it, and itself."""
     text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
-    config = {"embed_dim": 128, "quick_gelu": True, "text_cfg": text,
+    config = {"embed_dim": 128, "quick_gelu": True, "text_cfg": text, "preprocess_cfg": OPENAI,
               "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 64, "layers": 2, "head_width": 64}}
     (tmp_path / "tiny.json").write_text(json.dumps(config))
     torch.manual_seed(3)

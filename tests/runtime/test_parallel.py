@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from support.clips import OPENAI
 from support.runs import ALONE, checkpoint, metrics, torchrun
 from torch import nn
 
@@ -144,7 +145,8 @@ def resnet_job(job, tmp_path_factory):
     folder = tmp_path_factory.mktemp("resnet")
     (folder / "resnet.json").write_text(json.dumps({
         "embed_dim": 32, "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None},
-        "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}}))
+        "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+        "preprocess_cfg": OPENAI}))
     torch.save(load_clip(str(folder / "resnet.json"), "")[0].state_dict(), folder / "resnet.pt")
     flags = dict(zip(job[:-2:2], job[1:-1:2]))
     flags |= {"--backbone": str(folder / "resnet.json"), "--pretrained": str(folder / "resnet.pt"), "--clip-lr": "1e-3",

@@ -11,6 +11,7 @@ import warnings
 
 import pytest
 import torch
+from support.clips import OPENAI
 from support.places import ROOT
 from support.runs import SMALL, torchrun
 
@@ -141,7 +142,7 @@ def test_a_folder_of_jpegs_is_a_video_too(world, trained, tmp_path):
 
 def test_the_authors_checkpoint_evaluates_with_a_text_tower_of_its_width(world, tmp_path):
     text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
-    config = {"embed_dim": 128, "quick_gelu": True, "text_cfg": text,
+    config = {"embed_dim": 128, "quick_gelu": True, "text_cfg": text, "preprocess_cfg": OPENAI,
               "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 64, "layers": 2, "head_width": 64}}
     (tmp_path / "tiny.json").write_text(json.dumps(config))
     clip, _ = load_clip(str(tmp_path / "tiny.json"), "")

@@ -15,6 +15,7 @@ import tempfile
 
 import pytest
 import torch
+from support.clips import OPENAI
 from support.places import ROOT
 from support.readme import RESULTS, is_accounted_for
 from torchcodec.encoders import VideoEncoder
@@ -36,7 +37,7 @@ SIZES = {title: command for title, command in COMMANDS.items() if "size.py" in c
 CLASSES = {"k400": ["abseiling", "air drumming", "yoga"], "k600": ["acting in play", "alligator wrestling", "zumba"],
            "ucf101": ["ApplyEyeMakeup", "HandstandPushups", "YoYo"], "hmdb51": ["brush_hair", "kick", "kick_ball"],
            "ssv2": ["Holding something", "Pushing something from left to right", "Tearing something into two pieces"]}
-TINY = {"embed_dim": 128, "quick_gelu": True,
+TINY = {"embed_dim": 128, "quick_gelu": True, "preprocess_cfg": OPENAI,
         "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
         "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 64, "layers": 2, "head_width": 64}}
 SMALL = {"--layers": "1", "--frames": "2", "--epochs": "1", "--batch": "24", "--workers": "0", "--threads": "1"}

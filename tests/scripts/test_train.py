@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.clips import OPENAI
 from support.places import ROOT
 from support.runs import SMALL, assert_same_weights, checkpoint, metrics, torchrun
 
@@ -228,7 +229,8 @@ def test_the_second_pass_runs_where_it_is_asked_for(world, tmp_path, monkeypatch
 def test_a_frozen_tower_keeps_its_running_statistics(world, tmp_path):
     config = {"embed_dim": 32, "custom_text": True, "vision_cfg": {"image_size": 32, "timm_model_name": "test_resnet",
                                                                    "timm_pool": "avg"},
-              "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}}
+              "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+        "preprocess_cfg": OPENAI}
     (tmp_path / "norm.json").write_text(json.dumps(config))
     flags = ["--backbone", str(tmp_path / "norm.json"), "--pretrained", "", "--zero-shot", "", "--layers", "1"]
     for clip_lr in ("0", "1e-5"):
@@ -383,7 +385,8 @@ def test_a_timm_tower_with_a_custom_text_tower_and_a_logit_bias_trains_and_evalu
     import eval as evaluation
     config = {"embed_dim": 32, "custom_text": True, "init_logit_bias": -10,
               "vision_cfg": {"image_size": 32, "timm_model_name": "test_convnext", "timm_pool": "avg"},
-              "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}}
+              "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+        "preprocess_cfg": OPENAI}
     (tmp_path / "tiny.json").write_text(json.dumps(config))
     out = tmp_path / "run"
     clip, _ = load_clip(str(tmp_path / "tiny.json"), "")

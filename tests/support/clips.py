@@ -9,13 +9,16 @@ from torch import nn
 from mote.clip_backbone import SIZES, TEMPLATES, build_clip, class_embeddings, encode_frames
 
 NAMES = ["red star", "circle growing", "blue heart", "cross moving left", "ring"]
+OPENAI = {"mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.26130258, 0.27577711]}
 TIMM = {"embed_dim": 32, "init_logit_bias": -10, "custom_text": True,
         "vision_cfg": {"image_size": 32, "timm_model_name": "test_vit", "timm_model_pretrained": False, "timm_pool": "",
                        "timm_proj": "linear"},
-        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}}
+        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+        "preprocess_cfg": OPENAI}
 TINY = {"embed_dim": 32, "quick_gelu": True,
         "vision_cfg": {"image_size": 16, "patch_size": 8, "width": 64, "layers": 1},
-        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}}
+        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+        "preprocess_cfg": OPENAI}
 
 
 @pytest.fixture

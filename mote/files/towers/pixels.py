@@ -1,7 +1,15 @@
 """
 How a frame becomes what a tower was trained on: size, interpolation, mean, standard deviation.
 
-Weights do not carry this, and a wrong choice changes a score without a word. Not part of the paper.
+Weights do not carry this, and a wrong choice changes a score without a word. So it is looked up,
+in this order, and never guessed:
+
+    the tag of the weights            --pretrained openai: open_clip knows what it was trained on
+    --as-tag TAG                      the user says which tag a file is of, or was trained like
+    the description of the tower      preprocess_cfg of open_clip, preprocessor_config.json
+    the tags of the backbone's name   where all of them agree: a file of any of them has theirs
+
+Not part of the paper.
 """
 from dataclasses import dataclass
 
@@ -23,3 +31,94 @@ class Pixels:
     std: tuple[float, ...] = OPENAI_STD
     resize_mode: str = "shortest"
     interpolation: str = "bicubic"
+
+    def __str__(self) -> str:
+        size = {"shortest": "short side resized", "squash": "squashed"}[self.resize_mode]
+        if (self.mean, self.std) == (OPENAI_MEAN, OPENAI_STD):
+            return f"OpenAI's mean and std, {size}, {self.interpolation}"
+        mean, std = (" ".join(f"{number:g}" for number in three) for three in (self.mean, self.std))
+        return f"mean {mean}, std {std}, {size}, {self.interpolation}"
+
+
+def find_pixels(backbone: str, config: dict, tag: dict, as_tag: str, random: bool
+                ) -> tuple[Pixels, str]:
+    """How the frames of a tower with these weights are made, and how it is known: words.
+
+    backbone: as the user gave it. config: its description. tag: of the weights, {} for a file.
+    as_tag: what the user says that the file is, "TAG" of this backbone or "NAME/TAG" of another.
+    random: the weights were never trained, so anything will do. Raises ValueError where it is not
+    known, with the choices.
+    """
+    if tag:
+        if as_tag:
+            raise ValueError(f"--as-tag {as_tag}: it says what a file is, and --pretrained names a "
+                             "tag already: leave it out")
+        return read_pixels(tag, backbone), "of the tag"
+    if as_tag:
+        return read_pixels(tag_of(backbone, as_tag), backbone), f"of the tag {as_tag}"
+
+    described = config.get("preprocess_cfg") or {}
+    if described.get("mean") and described.get("std"):
+        return read_pixels(described, backbone), "of its description"
+    if random:
+        return Pixels(), "of random weights"
+
+    choices = tags_by_pixels(backbone)
+    if len(choices) == 1:
+        return next(iter(choices)), f"of all tags of {backbone}"
+    if choices:
+        said = "; ".join(f"{', '.join(tags)}: {pixels}" for pixels, tags in choices.items())
+        raise ValueError(f"--backbone {backbone}: its tags differ in mean, std or resizing, and a "
+                         f"file does not say which it is: give --as-tag TAG, one of {said}")
+    raise ValueError(f"--backbone {backbone}: neither a description nor a tag says which mean and "
+                     "std its weights were trained with: give --as-tag NAME/TAG of a model that "
+                     "was trained alike, such as ViT-B-32/openai (open_clip's default)")
+
+
+def tag_of(backbone: str, as_tag: str) -> dict:
+    """open_clip's description of a tag, "TAG" or "NAME/TAG". Raises ValueError for none."""
+    from open_clip import list_pretrained_tags_by_model
+    from open_clip.pretrained import get_pretrained_cfg
+
+    name, _, tag = as_tag.rpartition("/")
+    found = get_pretrained_cfg(name or backbone, tag)
+    if not found:
+        tags = ", ".join(list_pretrained_tags_by_model(name or backbone)) or "none"
+        raise ValueError(f"--as-tag {as_tag}: no tag of {name or backbone}; tags: {tags} "
+                         "(NAME/TAG for a tag of another model)")
+    return found
+
+
+def tags_by_pixels(backbone: str) -> dict[Pixels, list[str]]:
+    """The tags of a backbone, together where frames are made alike. {} for no name of open_clip."""
+    from open_clip import list_pretrained_tags_by_model
+    from open_clip.pretrained import get_pretrained_cfg
+
+    together: dict[Pixels, list[str]] = {}
+    for tag in list_pretrained_tags_by_model(backbone):
+        pixels = read_pixels(get_pretrained_cfg(backbone, tag), backbone)
+        together.setdefault(pixels, []).append(tag)
+    return together
+
+
+def read_pixels(preprocess: dict, backbone: str) -> Pixels:
+    """preprocess: open_clip's preprocess_cfg or a tag; what it does not say is as OpenAI's.
+
+    Raises ValueError for a way to make frames that is not known here.
+    """
+    said = {name: preprocess[name] for name in Pixels.__dataclass_fields__ if preprocess.get(name)}
+    for name in {"mean", "std"} & said.keys():
+        numbers = said[name]
+        if isinstance(numbers, (int, float)):                    # open_clip's for all three
+            numbers = [numbers] * 3
+        said[name] = tuple(numbers)
+    if said.get("interpolation") == "random":                    # in training; in tests, bicubic
+        said["interpolation"] = "bicubic"
+
+    pixels = Pixels(**said)
+    known = pixels.resize_mode in RESIZE_MODES and pixels.interpolation in INTERPOLATIONS
+    if not known or len(pixels.mean) != 3 or len(pixels.std) != 3:
+        raise ValueError(f"--backbone {backbone}: its frames are made in a way that is not known "
+                         f"here ({said}); known: {' or '.join(RESIZE_MODES)}, "
+                         f"{' or '.join(INTERPOLATIONS)}, 3 numbers of mean and of std")
+    return pixels

@@ -1,0 +1,109 @@
+"""
+Files of Hugging Face's hub: from the cache without a network, else downloaded; seconds without one.
+
+    fetch(repository, names, option, instead)    the first of these files that there is
+    why_no_answer(url)                           why a server cannot be reached; "" if it can
+
+Copy alone: needs huggingface_hub, which open_clip brings. Not part of the paper.
+"""
+import contextlib
+import os
+import ssl
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+ANSWER = 4.0              # seconds that a server may take before a download from it is given up
+
+
+def fetch(repository: str, names: list[str], option: str, instead: str) -> Path:
+    """The first of `names` that the cache has of a repository; with none there, one is downloaded.
+
+    option: what asks for it, such as "--pretrained openai"; instead: what else a user can do. Both
+    for the message: raises OSError, one line. The server is asked for an answer first, because
+    without a network the hub's client tries for a minute.
+    """
+    from huggingface_hub import hf_hub_download, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    found = cached(repository, names)
+    if found:
+        return found
+
+    url = hf_hub_url(repository, names[0])
+    reason = why_no_answer(url)
+    if not reason:
+        try:
+            for name in names:
+                try:
+                    return Path(hf_hub_download(repository, name))
+                except LocalEntryNotFoundError:                  # it means: no network
+                    raise
+                except EntryNotFoundError:
+                    reason = "the repository has no such file"
+        except Exception as error:                               # whatever the hub's client raises
+            reason = in_one_line(error)
+    raise OSError(f"{option}: cannot fetch {' or '.join(names)} of {repository} "
+                  f"from {urlsplit(url).netloc} ({reason}); {instead}")
+
+
+def fetch_beside(repository: str, names: tuple[str, ...]) -> None:
+    """Put these files of a repository into the cache, those that it has."""
+    from huggingface_hub import hf_hub_download
+
+    for name in names:
+        with contextlib.suppress(Exception):                     # whatever the hub's client raises
+            hf_hub_download(repository, name)
+
+
+def cached(repository: str, names: list[str]) -> Path | None:
+    """The first of these files that the cache has; no server is asked.
+
+    Raises ValueError for what is no name of a repository.
+    """
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    for name in names:
+        try:
+            file = try_to_load_from_cache(repository, name)
+        except HFValidationError:
+            raise ValueError(f"{repository!r} is no name of a repository: ORG/NAME") from None
+        if isinstance(file, str):
+            return Path(file)
+    return None
+
+
+def in_one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def why_no_answer(url: str) -> str:
+    """Why the server of a URL cannot be reached, after at most ANSWER seconds; "" if it can.
+
+    Any answer will do, also that it has no such page: the download says what is wrong then. So will
+    a certificate that urllib does not know but the hub's client may. A proxy of the environment is
+    used, as both clients do. In a thread, because looking up a name has no time limit.
+    """
+    if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE"):
+        return "HF_HUB_OFFLINE is set, and it is not in the cache"
+    reasons = [f"no answer in {ANSWER:.0f} s; on a slow network, try again"]
+
+    def ask() -> None:
+        try:
+            root = "{0.scheme}://{0.netloc}/".format(urlsplit(url))
+            request = urllib.request.Request(root, method="HEAD")
+            urllib.request.urlopen(request, timeout=ANSWER).close()
+            reasons.append("")
+        except urllib.error.HTTPError:
+            reasons.append("")
+        except Exception as error:                               # of sockets, proxies, certificates
+            reason = getattr(error, "reason", error)
+            reasons.append("" if isinstance(reason, ssl.SSLCertVerificationError) else str(reason))
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(ANSWER)
+    return reasons[-1]
