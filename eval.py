@@ -27,7 +27,13 @@ from mote.datasets.dataset import Dataset, class_names_of, dataset_folder, open_
 from mote.datasets.lists import published_splits
 from mote.model import MoTE, probabilities
 from mote.modulation import GAMMA, NEIGHBOURS
-from mote.runtime.checkpoints import build_model, interpolate, model_hash, read_checkpoint
+from mote.runtime.checkpoints import (
+    build_model,
+    interpolate,
+    model_hash,
+    original_clip,
+    read_checkpoint,
+)
 from mote.runtime.errors import one_line_errors
 from mote.runtime.options import comma_separated, option, parse, positive
 from mote.runtime.precision import PRECISIONS, autocast
@@ -161,15 +167,10 @@ def text_tower(cfg: Config, checkpoint: dict | None) -> dict[str, str]:
 
     Raises ValueError where neither names one: an authors' file of a tower that is not OpenAI's.
     """
-    about = checkpoint["clip"] if checkpoint else {}
-    tower = {}
-    for name in ("backbone", "pretrained", "as_tag", "tokenizer"):
-        tower[name] = getattr(cfg, name) or about.get(name, "")
+    tower = original_clip(checkpoint, cfg.backbone, cfg.pretrained, cfg.as_tag, cfg.tokenizer)
     if not tower["backbone"]:
         raise ValueError(f"{cfg.checkpoint} does not say which CLIP it came from, and its text "
                          "tower is needed: give --backbone and --pretrained")
-    if cfg.backbone and has_own_weights(cfg.backbone):           # not those of the checkpoint's
-        tower["pretrained"] = cfg.pretrained
     return tower
 
 

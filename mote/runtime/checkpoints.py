@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..clip_backbone import Pixels, build_visual, is_torchscript, load_clip
+from ..clip_backbone import Pixels, build_visual, has_own_weights, is_torchscript, load_clip
 from ..files.weights import begin_of, stands_in
 from ..model import MoTE
 from ..temporal_experts import TemporalTransformer
@@ -213,16 +213,32 @@ def load_model(path: str | Path, keep_experts: bool = False, clip_weight: float 
     checkpoint = read_checkpoint(path)
 
     if clip_weight != 1:
-        about = checkpoint["clip"]
-        pretrained = pretrained or about["pretrained"]
-        if not (backbone or about["backbone"]):
+        tower = original_clip(checkpoint, backbone, pretrained)
+        if not tower["backbone"]:
             raise ValueError(f"{path} does not say which CLIP it came from: "
                              "clip_weight needs backbone and pretrained")
-        clip, _ = load_clip(backbone or about["backbone"], pretrained, about.get("as_tag", ""),
-                            about.get("tokenizer", ""))
+        clip, _ = load_clip(**tower)
         checkpoint = interpolate(checkpoint, clip, clip_weight)
 
     return build_model(checkpoint, keep_experts)
+
+
+def original_clip(checkpoint: dict | None, backbone: str = "", pretrained: str = "",
+                  as_tag: str = "", tokenizer: str = "") -> dict[str, str]:
+    """What `load_clip` takes, of the CLIP that a checkpoint came from, or of another that is given.
+
+    What is not given is the checkpoint's, unless what is given leaves nothing to say: a folder has
+    weights of its own, and a tag its pixels. "" where neither says anything.
+    """
+    given = {"backbone": backbone, "pretrained": pretrained, "as_tag": as_tag,
+             "tokenizer": tokenizer}
+    if backbone and has_own_weights(backbone):
+        return given
+    about = checkpoint["clip"] if checkpoint else {}
+    tower = {name: value or about.get(name, "") for name, value in given.items()}
+    if pretrained and not Path(pretrained).is_file():
+        tower["as_tag"] = as_tag
+    return tower
 
 
 def build_model(checkpoint: dict, keep_experts: bool = False) -> MoTE:

@@ -28,7 +28,7 @@ def fetch(repository: str, names: list[str], option: str, instead: str) -> Path:
     from huggingface_hub import hf_hub_download, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    found = cached(repository, names)
+    found = cached(repository, names, option)
     if found:
         return found
 
@@ -58,10 +58,10 @@ def fetch_beside(repository: str, names: tuple[str, ...]) -> None:
             hf_hub_download(repository, name)
 
 
-def cached(repository: str, names: list[str]) -> Path | None:
+def cached(repository: str, names: list[str], option: str) -> Path | None:
     """The first of these files that the cache has; no server is asked.
 
-    Raises ValueError for what is no name of a repository.
+    Raises ValueError, naming the option, for what is no name of a repository.
     """
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -70,7 +70,8 @@ def cached(repository: str, names: list[str]) -> Path | None:
         try:
             file = try_to_load_from_cache(repository, name)
         except HFValidationError:
-            raise ValueError(f"{repository!r} is no name of a repository: ORG/NAME") from None
+            raise ValueError(f"{option}: {repository!r} is no name of a repository, which has the "
+                             "form ORG/NAME") from None
         if isinstance(file, str):
             return Path(file)
     return None

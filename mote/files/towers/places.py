@@ -147,7 +147,7 @@ def config_in_hub(backbone: str) -> Path:
     """
     repository = backbone.removeprefix(HUB)
     option = f"--backbone {backbone}"
-    file = hub.cached(repository, list(IN_THE_HUB))
+    file = hub.cached(repository, list(IN_THE_HUB), option)
     if file:
         return file
     file = hub.fetch(repository, list(IN_THE_HUB), option, INSTEAD)
