@@ -46,12 +46,17 @@ def of_dataset(given: Namespace) -> dict:
 def of_backbone(given: Namespace) -> dict:
     """Defaults by the kind of ViT, the first five letters of --backbone: "ViT-B", "ViT-L".
 
-    It comes after `of_dataset`, which may name the backbone and whose epochs then stand. A folder
-    or a repository has weights of its own, so --pretrained has nothing to name.
+    It comes after `of_dataset`, which may name the backbone and whose epochs then stand.
     """
-    if has_own_weights(given.backbone):
-        return {"pretrained": ""}
     return BACKBONES.get(given.backbone[:5], {})
+
+
+def of_place(given: Namespace) -> dict:
+    """A folder or a repository has weights of its own, and --pretrained has nothing to name.
+
+    It comes before `of_dataset`, which names toyworld's.
+    """
+    return {"pretrained": ""} if has_own_weights(given.backbone) else {}
 
 
 def of_baseline(given: Namespace) -> dict:
@@ -89,7 +94,7 @@ def in_proportion(config: dict) -> str:
     return f", in proportion to the recipe's {warmup:g} of {epochs}"
 
 
-RECIPES = (of_short_run, of_dataset, of_backbone, of_baseline)
+RECIPES = (of_short_run, of_place, of_dataset, of_backbone, of_baseline)
 
 
 def check_recipe(frames: int, layers: int, lr: float, clip_lr: float, epochs: int, warmup: float

@@ -150,3 +150,10 @@ def test_a_recipe_that_cannot_train_is_one_line(frames, layers, lr, clip_lr, wor
     with pytest.raises(ValueError, match=words) as raised:
         check_recipe(frames, layers, lr, clip_lr, 30, 5.0)
     assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("argv", [["--data", "k400"], ["--data", "toyworld"], []])
+def test_a_folder_or_a_repository_has_weights_of_its_own(argv):
+    for backbone in ("local-dir:somewhere", "hf-hub:somebody/something"):
+        assert train.parse_config([*argv, "--backbone", backbone]).pretrained == ""
+    assert train.parse_config([*argv, "--backbone", "ViT-B-32", "--pretrained", "w.pt"]).pretrained == "w.pt"
