@@ -22,10 +22,17 @@ import torch
 from torch import Tensor, nn
 
 try:
+    from . import towers
     from .towers import hub
 except ImportError:                             # copied beside towers/, outside the package
+    import towers
     from towers import hub
 
+FOLDER = ": give its folder, with config.json, as --backbone local-dir:DIR"
+# Where weights of another family than open_clip's belong (towers/families.py has their names).
+BELONGS = {"transformers' CLIPModel": FOLDER, "transformers' SiglipModel": FOLDER,
+           "MoTE checkpoint": ": give it to eval.py as --checkpoint, to train.py as --init",
+           "checkpoint of MoTE's authors": ": give it to eval.py as --checkpoint"}
 SIZES = {"input_resolution", "context_length", "vocab_size"}   # no weights, in OpenAI's state dicts
 
 
@@ -162,20 +169,26 @@ def load_weights(clip: nn.Module, file: Path, option: str = "--pretrained") -> l
     other = stands_in(file)
     if other:
         raise ValueError(f"{option} {file}: {other}")
+    if isinstance(clip, towers.TransformersCLIP):
+        towers.load_transformers(clip, file, option)
+        return []
+    state: dict[str, Tensor] = {}
     try:
         state = load_state_dict(str(file))
         if "token_ids" in state:
             load_token_rows(clip, state)
             return []
         changes = [*adopt_logit_bias(clip, state), *resized_positions(clip, state)]
-        del state                            # load_all_names reads it again
-        load_all_names(clip, file)
+        load_all_names(clip, file)           # it reads the file again
         return changes
     except Exception as error:               # pickle, zip, key and shape errors of three libraries
         begin = begin_of(file)
         reason = " ".join(str(error).split()) or type(error).__name__
         if begin:                            # such as "Entry not found"
             reason = f"a text, it begins with {begin[:40]!r}"
+        family = towers.family_of(state)
+        if family and family != "OpenCLIP":
+            reason = f"by its names, {family}{BELONGS.get(family, '')}; {reason}"
         raise ValueError(f"{option} {file}: not weights of this architecture, truncated, or "
                          f"not a plain state dict ({reason[:200]})") from None
 

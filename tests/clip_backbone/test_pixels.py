@@ -49,7 +49,8 @@ def test_a_tag_gives_its_own_pixels_and_so_does_a_file_as_that_tag():
 
 def test_46_names_have_tags_with_another_mean_or_std_than_openais_and_54_with_anything_else():
     """The numbers of open_clip 3.3.0: a release with more is welcome, one with fewer has lost some."""
-    statistics = [name for name in NAMES if any((p.mean, p.std) != (Pixels.mean, Pixels.std) for p in tags(name).values())]
+    usual = (Pixels.mean, Pixels.std)
+    statistics = [name for name in NAMES if any((p.mean, p.std) != usual for p in tags(name).values())]
     anything = [name for name in NAMES if any(p != Pixels() for p in tags(name).values())]
     assert len(statistics) >= 46 and len(anything) >= 54
     assert of_a_file("ViT-B-16-SigLIP-384") == Pixels((0.5,) * 3, (0.5,) * 3, "squash", "bicubic")
@@ -86,8 +87,8 @@ def test_random_weights_need_no_answer_and_a_tag_takes_no_second_one():
 
 @pytest.mark.parametrize("as_tag, said", [("nonsense", "no tag of ViT-L-14; tags: openai, "),
                                           ("ViT-B-9/openai", "no tag of ViT-B-9; tags: none"),
-                                          ("openai", "has GELU, but --as-tag openai was trained with the other activation: "
-                                                     "use --backbone ViT-L-14-quickgelu")])
+                                          ("openai", "has GELU, but --as-tag openai was trained with the other "
+                                                     "activation: use --backbone ViT-L-14-quickgelu")])
 def test_a_tag_that_does_not_fit_is_refused_before_weights_are_read(tmp_path, as_tag, said):
     file = tmp_path / "w.pt"                                     # it is not there
     with pytest.raises(ValueError, match=f"{as_tag}.*{said}|{said}"):

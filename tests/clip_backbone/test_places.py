@@ -71,7 +71,8 @@ def test_of_several_files_in_a_folder_open_clips_own_name_is_meant(original, hal
 
 def test_which_of_two_files_is_meant_is_asked(original, tmp_path):
     write_model(tmp_path, original, "epoch_1.pt", "epoch_2.pt")
-    with pytest.raises(ValueError, match=r"--backbone local-dir:.*which weights are meant.*epoch_1.pt, epoch_2.pt") as raised:
+    said = r"--backbone local-dir:.*which weights are meant.*epoch_1.pt, epoch_2.pt"
+    with pytest.raises(ValueError, match=said) as raised:
         load_clip(f"local-dir:{tmp_path}")
     assert one_line(raised)
 
@@ -128,7 +129,8 @@ def test_a_download_that_breaks_off_is_one_line(cache, monkeypatch, error, said)
         raise error
     monkeypatch.setattr(hub, "why_no_answer", lambda url: "")
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fails)
-    with pytest.raises(OSError, match=f"--pretrained x: cannot fetch a.bin of {NAME} .*{said}.*; do without$") as raised:
+    line = f"--pretrained x: cannot fetch a.bin of {NAME} .*{said}.*; do without$"
+    with pytest.raises(OSError, match=line) as raised:
         hub.fetch(NAME, ["a.bin"], "--pretrained x", "do without")
     assert one_line(raised)
 
@@ -136,7 +138,7 @@ def test_a_download_that_breaks_off_is_one_line(cache, monkeypatch, error, said)
 # --- what was meant --------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("backbone, pretrained, said", [
     ("{folder}", "", "--backbone {folder}: a folder; if it holds a model, give --backbone local-dir:{folder}"),
-    ("ViT-B-32", "{folder}", "--pretrained {folder}: a folder; .*give --backbone local-dir:{folder} and no --pretrained"),
+    ("ViT-B-32", "{folder}", "--pretrained {folder}: a folder; .*--backbone local-dir:{folder} and no --pretrained"),
     ("openai/clip-vit-base-patch32", "", "if it is a repository of the hub, give --backbone hf-hub:openai/clip-vit"),
     ("ViT-B-32", "laion2b_s32b_b82k", r"neither a file nor a tag of ViT-B-32; tags: .*\(.* is a tag of ViT-L-14\)"),
     ("local-dir:{folder}", "openai", "--pretrained openai: --backbone local-dir:{folder} has weights of its own"),
@@ -195,7 +197,8 @@ def test_what_fits_is_not_commented(original, tmp_path, capsys):
 def test_frames_that_are_not_square_are_refused(tmp_path):
     vision = {**TINY["vision_cfg"], "image_size": [16, 24]}
     (tmp_path / "wide.json").write_text(json.dumps({**TINY, "vision_cfg": vision}))
-    with pytest.raises(ValueError, match="--backbone .*wide.json: its frames are 16 x 24 pixels.*only square") as raised:
+    said = "--backbone .*wide.json: its frames are 16 x 24 pixels.*only square"
+    with pytest.raises(ValueError, match=said) as raised:
         load_clip(str(tmp_path / "wide.json"), "")
     assert one_line(raised)
 

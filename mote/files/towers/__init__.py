@@ -13,11 +13,17 @@ Copy the folder together with weights.py: it needs torch and open_clip, and for 
 CLIP's own, transformers. Not part of the paper.
 """
 from .families import family_of
-from .of_transformers import build_transformers, build_transformers_visual, load_transformers
+from .of_transformers import (
+    TransformersCLIP,
+    build_transformers,
+    build_transformers_visual,
+    load_transformers,
+)
 from .pixels import Pixels, find_pixels, tag_of
 from .places import has_own_weights, own_weights, read_config, text_config_folder, tokenizer_folder
 from .tokens import find_tokenizer, tokens_hash
 
-__all__ = ["Pixels", "build_transformers", "build_transformers_visual", "family_of", "find_pixels",
-           "find_tokenizer", "has_own_weights", "load_transformers", "own_weights", "read_config",
-           "tag_of", "text_config_folder", "tokenizer_folder", "tokens_hash"]
+__all__ = ["Pixels", "TransformersCLIP", "build_transformers", "build_transformers_visual",
+           "family_of", "find_pixels", "find_tokenizer", "has_own_weights", "load_transformers",
+           "own_weights", "read_config", "tag_of", "text_config_folder", "tokenizer_folder",
+           "tokens_hash"]

@@ -23,12 +23,16 @@ INSTEAD = f"fetch the repository where there is a network and give --backbone {L
 # Where a folder has several, the first of these is meant, as open_clip has it.
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors",
            "open_clip_pytorch_model.bin", "open_clip_pytorch_model.pth", "model.safetensors",
-           "pytorch_model.bin", "pytorch_model.pth", "model.pth")
+           "pytorch_model.bin", "pytorch_model.pth", "model.pth", "model.safetensors.index.json",
+           "pytorch_model.bin.index.json")
 IN_THE_HUB = {"open_clip_config.json": ["open_clip_model.safetensors",
                                         "open_clip_pytorch_model.bin"],
-              "config.json": ["model.safetensors", "pytorch_model.bin"]}
-# What a folder of transformers has beside them, and need not have.
-BESIDE = ("preprocessor_config.json", "processor_config.json", "tokenizer.json", "vocab.json")
+              "config.json": ["model.safetensors", "pytorch_model.bin",
+                              "model.safetensors.index.json", "pytorch_model.bin.index.json"]}
+# What a folder of transformers has beside them, and need not have: pixels, words.
+BESIDE = ("preprocessor_config.json", "processor_config.json", "tokenizer_config.json",
+          "tokenizer.json", "vocab.json", "merges.txt", "spiece.model", "special_tokens_map.json")
+ITSELF = "."              # the name of a tokenizer that lies in the folder of its model
 
 
 # --- a description --------------------------------------------------------------------------------
@@ -43,12 +47,12 @@ def read_config(backbone: str) -> dict:
     if backbone.startswith(LOCAL):
         folder = folder_of(backbone)
         if is_transformers(folder):
-            return read_transformers(folder, backbone, str(folder))
+            return read_transformers(folder, backbone, ITSELF)
         return read_json(folder / "open_clip_config.json", backbone)
     if backbone.startswith(HUB):
         file = config_in_hub(backbone)
         if file.name == "config.json":
-            return read_transformers(file.parent, backbone, backbone.removeprefix(HUB))
+            return read_transformers(file.parent, backbone, ITSELF)
         return read_json(file, backbone)
     if backbone.endswith(".json"):
         return read_json(Path(backbone), backbone)
@@ -112,8 +116,7 @@ def own_weights(backbone: str) -> Path:
     be told.
     """
     if backbone.startswith(HUB):
-        names = IN_THE_HUB[config_in_hub(backbone).name]
-        return hub.fetch(backbone.removeprefix(HUB), names, f"--backbone {backbone}", INSTEAD)
+        return weights_in_hub(backbone)
 
     folder = folder_of(backbone)
     for name in WEIGHTS:
@@ -128,6 +131,18 @@ def own_weights(backbone: str) -> Path:
         raise ValueError(f"--backbone {backbone}: which weights are meant? It has {names}; "
                          f"name one of them {WEIGHTS[0].partition('.')[0]}{others[0].suffix}")
     return others[0]
+
+
+def weights_in_hub(backbone: str) -> Path:
+    """The weights of hf-hub:NAME, in the cache: a file, or the index of shards, all fetched."""
+    repository = backbone.removeprefix(HUB)
+    option = f"--backbone {backbone}"
+    names = IN_THE_HUB[config_in_hub(backbone).name]
+    file = hub.fetch(repository, names, option, INSTEAD)
+    if file.name.endswith(".index.json"):
+        for shard in sorted(set(json.loads(file.read_text())["weight_map"].values())):
+            hub.fetch(repository, [shard], option, INSTEAD)
+    return file
 
 
 # --- where it lies --------------------------------------------------------------------------------
@@ -157,8 +172,16 @@ def config_in_hub(backbone: str) -> Path:
 
 
 def tokenizer_folder(backbone: str) -> Path | None:
-    """The folder of local-dir:DIR, which has its tokenizer, unless that is CLIP's; else None."""
-    return folder_of(backbone) if backbone.startswith(LOCAL) else None
+    """The folder with a model's own tokenizer, unless that is CLIP's. None: it has a name.
+
+    Of local-dir:DIR, as open_clip has it, and of a model of transformers.
+    """
+    if backbone.startswith(LOCAL):
+        return folder_of(backbone)
+    if backbone.startswith(HUB):
+        file = config_in_hub(backbone)
+        return file.parent if file.name == "config.json" else None
+    return None
 
 
 def text_config_folder(name: str) -> str:
