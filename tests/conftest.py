@@ -15,7 +15,7 @@ from support.places import GOLDEN
 CACHE = tempfile.TemporaryDirectory(prefix="mote-tests-")
 os.environ["XDG_CACHE_HOME"] = CACHE.name
 
-pytest_plugins = ["support.clips", "support.equations", "support.skips"]       # fixtures, --equations, MOTE_NO_SKIPS
+pytest_plugins = ["support.clips", "support.hub_cache", "support.equations", "support.skips"]      # fixtures, options
 
 torch.set_num_threads(1)
 settings.register_profile("dev", max_examples=50, deadline=None)
