@@ -220,6 +220,8 @@ def load_clip(
     """
     from open_clip.pretrained import get_pretrained_cfg
 
+    # The description of the architecture, and the weights that are meant: a tag or a file. Neither
+    # says all of it, so where both do, they must agree.
     config = clip_config(backbone)
     own = towers.has_own_weights(backbone)
     pretrained = check_pretrained(backbone, pretrained, own)
@@ -230,7 +232,8 @@ def load_clip(
         tag_of_file = towers.tag_of(backbone, as_tag)
         weights.check_activation(backbone, f"--as-tag {as_tag}", config, tag_of_file)
 
-    # What is cheap to get wrong comes before weights are read.
+    # Pixels and words, which weights do not carry. They come before weights are read: a mistake
+    # shows in a second, and a wrong guess would only show as a worse score.
     pixels, known_how = towers.find_pixels(backbone, config, tag, as_tag,
                                            random=not pretrained and not own)
     words = Tokenizer(backbone, config, folder=tokenizer)
@@ -254,7 +257,10 @@ def load_clip(
 
 
 def check_pretrained(backbone: str, pretrained: str | None, own: bool) -> str:
-    """--pretrained, or what stands for it. Raises ValueError where the backbone has its own."""
+    """--pretrained, or what stands for it: "openai", and "" for a backbone with weights of its own.
+
+    Raises ValueError where both are given: one of them would be ignored.
+    """
     if pretrained is None:
         return "" if own else "openai"
     if own and pretrained:
@@ -264,7 +270,10 @@ def check_pretrained(backbone: str, pretrained: str | None, own: bool) -> str:
 
 
 def find_file(backbone: str, pretrained: str, tag: dict, own: bool) -> Path | None:
-    """The weights; None for random ones. Raises ValueError or OSError where there are none."""
+    """The weights; None for random ones. A tag comes before a file of the same name.
+
+    Raises ValueError or OSError where there are none.
+    """
     if own:
         return towers.own_weights(backbone)
     if not pretrained:

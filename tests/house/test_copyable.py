@@ -32,7 +32,7 @@ COPYABLE = {
     "data": Needs({"torch", "numpy", "torchvision", "torchcodec"}, beside=("files/decoding", "files/containers")),
     "files/decoding": Needs({"torch", "numpy", "torchcodec"}, beside=("files/containers",)),
     "files/containers": Needs({"numpy"}),
-    "files/towers": Needs({"torch", "open_clip", "huggingface_hub", "transformers"}),
+    "files/towers": Needs({"torch", "open_clip", "huggingface_hub", "safetensors", "transformers"}),
     "datasets/lists": Needs(beside=("datasets/finding_lists", "datasets/parsing_lists", "datasets/class_files",
                                     "datasets/published_lists", "datasets/folders")),
     "datasets/folders": Needs(),

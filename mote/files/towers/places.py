@@ -32,7 +32,7 @@ IN_THE_HUB = {"open_clip_config.json": ["open_clip_model.safetensors",
 # What a folder of transformers has beside them, and need not have: pixels, words.
 BESIDE = ("preprocessor_config.json", "processor_config.json", "tokenizer_config.json",
           "tokenizer.json", "vocab.json", "merges.txt", "spiece.model", "special_tokens_map.json")
-ITSELF = "."              # the name of a tokenizer that lies in the folder of its model
+ITSELF = "in the same folder"                     # the name of a tokenizer beside its model
 
 
 # --- a description --------------------------------------------------------------------------------
@@ -60,7 +60,11 @@ def read_config(backbone: str) -> dict:
 
 
 def read_json(path: Path, backbone: str) -> dict:
-    """A model config of open_clip, or an open_clip_config.json, which says more."""
+    """A model config of open_clip, or an open_clip_config.json, which says more.
+
+    The first is what open_clip keeps for each of its names: an architecture, and no word on frames.
+    The second lies beside weights, and has the first in it as "model_cfg".
+    """
     if not path.is_file():
         raise FileNotFoundError(f"--backbone {backbone}: no such file"
                                 if str(path) == backbone else
@@ -83,7 +87,10 @@ def read_json(path: Path, backbone: str) -> dict:
 
 
 def named_config(backbone: str) -> dict:
-    """An architecture by open_clip's name for it. Raises ValueError, with what may be meant."""
+    """An architecture by open_clip's name for it. Raises ValueError, with what may be meant.
+
+    A folder or a repository without its prefix is the usual mistake.
+    """
     import open_clip
 
     config = None
@@ -147,7 +154,10 @@ def weights_in_hub(backbone: str) -> Path:
 
 # --- where it lies --------------------------------------------------------------------------------
 def folder_of(backbone: str) -> Path:
-    """The folder of local-dir:DIR. Raises FileNotFoundError where there is none."""
+    """The folder of local-dir:DIR, relative to where the user stands.
+
+    Raises FileNotFoundError where there is none.
+    """
     folder = Path(backbone.removeprefix(LOCAL))
     if not folder.is_dir() or backbone == LOCAL:
         raise FileNotFoundError(f"--backbone {backbone}: no such folder")
