@@ -15,13 +15,13 @@ Dimension key   T frames   D embedding   N classes
 import functools
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from mote.clip_backbone import class_embeddings, has_own_weights, load_clip, text_hash
+from mote.clip_backbone import Pixels, class_embeddings, has_own_weights, load_clip, text_hash
 from mote.data import TestViews, Undecodable
 from mote.datasets.dataset import Dataset, class_names_of, dataset_folder, open_dataset
 from mote.datasets.lists import published_splits
@@ -32,6 +32,7 @@ from mote.runtime.checkpoints import (
     interpolate,
     model_hash,
     original_clip,
+    pixels_of,
     read_checkpoint,
 )
 from mote.runtime.errors import one_line_errors
@@ -126,11 +127,13 @@ class Loaded:
 def load(cfg: Config, names: list[str], ranks: Ranks) -> Loaded:
     """The checkpoint's model, or CLIP alone, for classes of these names.
 
-    A checkpoint has no text tower: CLIP is loaded too. ValueError where the two do not fit.
+    A checkpoint has no text tower: CLIP is loaded too. ValueError where the two do not fit, and
+    where --crops or --resize do not fit the tower.
     """
     checkpoint = read_checkpoint(cfg.checkpoint) if cfg.checkpoint else None
     tower = text_tower(cfg, checkpoint)
     clip, tokenizer = load_clip(**tower)
+    check_squash(cfg, pixels_of(checkpoint["clip"]) if checkpoint else clip.pixels)
     clip = clip.to(ranks.device)
     # The visual tower was trained towards one text tower's class embeddings (Eq. 3). Those of
     # another may have the same shape, and the scores would be wrong without a word.
@@ -160,6 +163,20 @@ def load(cfg: Config, names: list[str], ranks: Ranks) -> Loaded:
     if frames > POSITIONS and model.temporal.blocks:
         raise ValueError(f"--frames {frames}: the table of frame positions has {POSITIONS} rows")
     return Loaded(model.to(ranks.device), embed, templates, frames, text[:8])
+
+
+def check_squash(cfg: Config, pixels: Pixels) -> None:
+    """Raise ValueError where an option asks for a part of the frame, of a tower that squashes it.
+
+    Such a tower was trained on whole frames: a crop would be a picture of another shape to it.
+    """
+    if pixels.resize_mode != "squash":
+        return
+    tower = cfg.checkpoint or cfg.pretrained or cfg.backbone
+    for name, value, default in (("crops", cfg.crops, 1), ("resize", cfg.resize, 0)):
+        if value != default:
+            raise ValueError(f"--{name} {value}: the tower of {tower} squashes the whole frame to "
+                             f"its image size, so there is nothing to crop: leave --{name} out")
 
 
 def text_tower(cfg: Config, checkpoint: dict | None) -> dict[str, str]:
@@ -212,7 +229,8 @@ def show_dataset(cfg: Config, ranks: Ranks) -> dict:
     views = {"frames": loaded.frames, "clips": cfg.clips, "crops": cfg.crops,
              "resize": cfg.resize or loaded.model.image_size, "neighbours": cfg.neighbours,
              "gamma": cfg.gamma, "precision": cfg.precision, "clip_weight": cfg.clip_weight,
-             "text": loaded.text, "checkpoint": model_hash(cfg.checkpoint, loaded.model)}
+             "text": loaded.text, "checkpoint": model_hash(cfg.checkpoint, loaded.model),
+             **asdict(loaded.model.pixels)}
 
     workers = count_workers(cfg.workers, ranks.device, cfg.batch, loaded.frames,
                             loaded.model.image_size)
@@ -286,7 +304,9 @@ def show_video(cfg: Config, ranks: Ranks) -> dict:
     names = list(dict.fromkeys(comma_separated(cfg.classes)))
     loaded = load(cfg, names, ranks)
     model = loaded.model
-    views = TestViews([], loaded.frames, model.image_size, cfg.resize, cfg.clips, cfg.crops)
+    views = TestViews([], loaded.frames, model.image_size, cfg.resize, cfg.clips, cfg.crops,
+                      resize_mode=model.pixels.resize_mode,
+                      interpolation=model.pixels.interpolation)
     try:
         frames, places_VT = views.views(cfg.video)
     except Undecodable as error:

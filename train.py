@@ -261,8 +261,8 @@ def set_up(cfg: Config) -> Run:
                  clip.pixels).to(ranks.device)
     optimizer = build_optimizer(model, cfg)
     workers = count_workers(cfg.workers, ranks.device, batches.micro, cfg.frames, model.image_size)
-    conditions = Conditions(templates, cfg.frames, model.image_size, workers, cfg.eval_precision,
-                            cfg.final_precision, cfg.keep_best)
+    conditions = Conditions(templates, cfg.frames, model.image_size, model.pixels, workers,
+                            cfg.eval_precision, cfg.final_precision, cfg.keep_best)
     board = Board(cfg.tensorboard, begin.out, begin.step)
     benchmark = Benchmark(tests, embeddings, conditions, ranks, begin.out, board)
     watch = Watch(videos, workers, begin.out / "skipped.txt")

@@ -4,7 +4,7 @@ Videos to clips: which frames, which crops, in which batches. uint8 throughout; 
     training    T equal segments, one random frame of each;                     (App. B, Table 6)
                 one crop, flip and gray decision per clip
     testing     the first frame of each segment, `clips` times shifted;
-                1 or 3 crops: V = clips x crops views
+                1 or 3 crops: V = clips x crops views; resized as the tower was trained to see it
 
 A clip is a function of (seed, epoch, index of the video), a batch of (seed, step). So the number of
 workers or ranks, or resuming, never changes what is trained on. A video that cannot be decoded is
@@ -65,21 +65,28 @@ def segment_indices(num_frames: int, T: int, clips: int = 1) -> np.ndarray:
 
 
 # --- which pixels ---------------------------------------------------------------------------------
-def view_crops(frames: Tensor, size: int, resize: int, crops: int = 1) -> Tensor:
-    """uint8 (..., 3, h, w) -> (crops, ..., 3, size, size): short side to `resize`, bicubic; crops.
+def view_crops(frames: Tensor, size: int, resize: int, crops: int = 1,
+               resize_mode: str = "shortest", interpolation: str = "bicubic") -> Tensor:
+    """uint8 (..., 3, h, w) -> (crops, ..., 3, size, size), as open_clip's inference transform.
+
+    resize_mode: "shortest" brings the short side to `resize`, then crops. "squash" brings both
+    sides to `size`, whatever the shape was: nothing is left to crop. interpolation: "bicubic" or
+    "bilinear". Both belong to the tower's weights.
 
     One crop: the centre. Three: left, right, centre, where the authors' stand, including a quirk:
-    on a portrait video all three are the centre. Raises ValueError for another number of crops or
-    resize < size.
+    on a portrait video all three are the centre. Raises ValueError for another number of crops,
+    resize < size, a squash with other than one crop and resize = size, and other names.
     """
     from torchvision.transforms.v2 import InterpolationMode
     from torchvision.transforms.v2 import functional as vision
 
-    if crops not in (1, 3) or resize < size:
-        raise ValueError(f"crops must be 1 or 3 and resize at least the model's {size}, "
-                         f"got {crops} and {resize}")
-    frames = vision.resize(
-        frames, [resize], interpolation=InterpolationMode.BICUBIC, antialias=True)
+    check_views(size, resize, crops, resize_mode, interpolation)
+    # Without antialias a tensor would be sampled at points, unlike the PIL images of open_clip.
+    how = {"interpolation": InterpolationMode(interpolation), "antialias": True}
+    if resize_mode == "squash":
+        return vision.resize(frames, [size, size], **how)[None]
+
+    frames = vision.resize(frames, [resize], **how)
     if crops == 1:
         return vision.center_crop(frames, [size, size])[None]
 
@@ -91,12 +98,27 @@ def view_crops(frames: Tensor, size: int, resize: int, crops: int = 1) -> Tensor
     return torch.stack([vision.crop(frames, top, left, size, size) for left in lefts])
 
 
+def check_views(size: int, resize: int, crops: int, resize_mode: str, interpolation: str) -> None:
+    """Raise ValueError, one line, for what `view_crops` cannot do."""
+    if resize_mode not in ("shortest", "squash") or interpolation not in ("bicubic", "bilinear"):
+        raise ValueError("frames are resized by shortest or squash, bicubic or bilinear, "
+                         f"got {resize_mode} and {interpolation}")
+    if resize_mode == "squash" and (crops != 1 or resize != size):
+        raise ValueError(f"a squashed frame is whole: crops must be 1 and resize the model's "
+                         f"{size}, got {crops} and {resize}")
+    if crops not in (1, 3) or resize < size:
+        raise ValueError(f"crops must be 1 or 3 and resize at least the model's {size}, "
+                         f"got {crops} and {resize}")
+
+
 def training_transform(size: int, min_area: float, flip: bool, gray: bool = True
                        ) -> Callable[[Tensor], Tensor]:
     """(T, 3, h, w) -> (T, 3, size, size), one decision for all T, from torch's global generator.
 
     size: in pixels. min_area: of the crop, as a fraction of the frame. gray: one clip in five. One
     decision for a clip, or crops that jump from frame to frame would look like motion.
+    Bilinear, and the same for every tower: the random crop is the recipe's. Its shape is drawn,
+    so the model sees squashed frames in training anyway.
     """
     from torchvision.transforms import v2
 
@@ -172,13 +194,14 @@ class TestViews(torch.utils.data.Dataset):
         failed   [index] if it could not be decoded (then its frames are black), else []
 
     No video is ever replaced. resize: of the short side before cropping, `size` if it is not given.
-    watch: as in TrainingClips.
+    resize_mode, interpolation: of the tower, as in `view_crops`. watch: as in TrainingClips.
     """
     __test__ = False                                             # only the name looks like a test
 
     def __init__(
         self, videos: list[tuple[str, int]], T: int, size: int, resize: int | None = None,
         clips: int = 1, crops: int = 1, watch: Callable = contextlib.nullcontext,
+        resize_mode: str = "shortest", interpolation: str = "bicubic",
     ):
         self.videos = videos
         self.T = T
@@ -187,6 +210,8 @@ class TestViews(torch.utils.data.Dataset):
         self.clips = clips
         self.crops = crops
         self.watch = watch
+        self.resize_mode = resize_mode
+        self.interpolation = interpolation
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -207,7 +232,8 @@ class TestViews(torch.utils.data.Dataset):
     def views(self, path: str | Path) -> tuple[Tensor, Tensor]:
         """frames and places of any video. Raises Undecodable."""
         frames, places = decode_distinct(path, lambda n: segment_indices(n, self.T, self.clips))
-        crops = view_crops(frames, self.size, self.resize, self.crops)
+        crops = view_crops(frames, self.size, self.resize, self.crops, self.resize_mode,
+                           self.interpolation)
 
         # (n, 3, h, w) became (crops, n, 3, s, s): the n frames of crop c begin at c n.
         firsts = len(frames) * torch.arange(self.crops)

@@ -25,7 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tools.comparing import trade_off  # noqa: E402
 from tools.comparing.paired_difference import keyed, measure, pair  # noqa: E402
-from tools.comparing.protocols import MEANING, differences  # noqa: E402
+from tools.comparing.protocols import REQUIRED, differences  # noqa: E402
 from tools.comparing.results import SCORES, read_videos  # noqa: E402
 
 # Options that a comparison has and a trade-off has not, with their defaults.
@@ -40,8 +40,8 @@ def compare(options: argparse.Namespace) -> dict[str | None, dict]:
     incomparable; OSError for a file that cannot be read.
     """
     file_a, file_b = options.files
-    a = read_videos(file_a, options.score, MEANING)
-    b = read_videos(file_b, options.score, MEANING)
+    a = read_videos(file_a, options.score, REQUIRED)
+    b = read_videos(file_b, options.score, REQUIRED)
     if a["data"] != b["data"]:
         raise ValueError(f"{file_a} is {a['data']}, {file_b} is {b['data']}: no pairs of videos to "
                          "compare")

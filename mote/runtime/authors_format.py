@@ -12,9 +12,9 @@ The authors' checkpoint format, to ours and back, bit for bit, so that either co
              clip                      the architecture, which theirs leaves to a config file
 
 Their mote_fusion_weight is never trained: softmax(0, ..., 0) is the uniform merge of Eq. 6. Their
-code has OpenAI's ViT only, with its mean and standard deviation of pixels, and at least one layer.
-One expert (E = 1) is a mixture of one expert there. What they cannot express raises an error here
-rather than give a file that computes something else in their code.
+code has OpenAI's ViT only, frames as OpenAI makes them (mean, std, crop, bicubic), and at least one
+layer. One expert (E = 1) is a mixture of one expert there. What they cannot express raises an error
+here rather than give a file that computes something else in their code.
 
 checkpoints.py reads and writes the files, tools/convert.py is the command. Not part of the paper.
 
@@ -26,12 +26,10 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-from ..clip_backbone import clip_config
+from ..clip_backbone import Pixels, clip_config
 
 OPENAI = ("ViT-B-16-quickgelu", "ViT-L-14-quickgelu", "ViT-B-32-quickgelu",
           "ViT-L-14-336-quickgelu")
-OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
-OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
 THEIR_BLOCKS = "transformer.resblocks."
 OUR_BLOCKS = "temporal.blocks."
@@ -70,7 +68,7 @@ def from_authors(authors: dict) -> dict:
     backbone = openai_backbone(config)
     pretrained = "openai" if backbone else ""
     clip = {"backbone": backbone, "pretrained": pretrained, "config": config,
-            "mean": OPENAI_MEAN, "std": OPENAI_STD}
+            **asdict(Pixels())}
     return {"model": model, "clip": clip, "classes": [], "step": 0, "frames": 8,
             "epoch": authors.get("epoch", 0)}
 
@@ -140,7 +138,7 @@ def to_authors(checkpoint: dict) -> dict:
     What theirs has no place for (class names, prompts, the optimizer) is left out. epoch is theirs
     where it came from them, else 0, for train.py counts steps. Raises ValueError, one line, for
     what their code cannot compute: a temporal transformer without layers, another visual tower or
-    other pixel statistics than OpenAI's ViT.
+    frames made otherwise than OpenAI's ViT.
     """
     model = checkpoint["model"]
     if not any(".experts." in name for name in model):
@@ -186,8 +184,8 @@ def check_expressible(state: dict[str, Tensor], clip: dict) -> None:
 
     state gives the shapes, which theirs has too; clip says what the tower computes with them.
     """
-    theirs = described(vision_config(state), OPENAI_MEAN, OPENAI_STD)
-    ours = described(clip["config"], clip["mean"], clip["std"])
+    theirs = described(vision_config(state), asdict(Pixels()))
+    ours = described(clip["config"], clip)
 
     for name, value in theirs.items():
         if ours[name] != value:
@@ -195,13 +193,20 @@ def check_expressible(state: dict[str, Tensor], clip: dict) -> None:
                              f"OpenAI's ViT has {value}")
 
 
-def described(config: dict, mean: tuple, std: tuple) -> dict:
-    """What a visual tower computes, its weights aside: open_clip's defaults are filled in."""
+def described(config: dict, pixels: dict) -> dict:
+    """What a visual tower computes, its weights aside: open_clip's defaults are filled in.
+
+    pixels: the fields of Pixels; a checkpoint from before resize_mode and interpolation has not
+    all of them, and means OpenAI's.
+    """
     from open_clip.model import CLIPVisionCfg
 
     vision = asdict(CLIPVisionCfg(**config["vision_cfg"]))
     quick_gelu = bool(config.get("quick_gelu"))
-    return {**vision, "quick_gelu": quick_gelu, "mean": tuple(mean), "std": tuple(std)}
+    made = {name: pixels.get(name, default) for name, default in asdict(Pixels()).items()}
+    made["mean"] = tuple(made["mean"])
+    made["std"] = tuple(made["std"])
+    return {**vision, "quick_gelu": quick_gelu, **made}
 
 
 def vision_config(state: dict[str, Tensor]) -> dict:

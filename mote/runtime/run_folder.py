@@ -26,7 +26,7 @@ from ..clip_backbone import clip_config, text_hash
 from ..datasets.dataset import Dataset, list_hash
 from ..datasets.lists import Videos, write_split
 from .best import forget_best
-from .checkpoints import check_weights, name_again, read_checkpoint, save_checkpoint
+from .checkpoints import check_weights, name_again, pixels_of, read_checkpoint, save_checkpoint
 from .guard import Guard
 from .log import Meter, table
 from .ranks import Ranks, from_rank_0
@@ -252,6 +252,20 @@ def check_resumed(resumed: dict, **now) -> None:
                              "give the same, or start a new run")
 
 
+def check_statistics(before: dict, now: dict) -> None:
+    """Raise ValueError where a resumed run would normalise its frames otherwise than before.
+
+    before, now: the entry "clip" of a checkpoint. A file of weights does not say its mean and std,
+    so the same options may have found others. How test frames are resized may change: `Benchmark`
+    then tests untrained CLIP anew.
+    """
+    trained, here = pixels_of(before), pixels_of(now)
+    if (trained.mean, trained.std) != (here.mean, here.std):
+        raise ValueError(f"--resume: the checkpoint was trained with mean {trained.mean} and std "
+                         f"{trained.std} of pixels, now {here.mean} and {here.std}: give --as-tag "
+                         "of weights that have the former, or start a new run")
+
+
 def check_start(start: Start, about: dict, last_step: int) -> None:
     """Raise ValueError where --resume cannot go on: another run, or one that is past its end.
 
@@ -260,6 +274,7 @@ def check_start(start: Start, about: dict, last_step: int) -> None:
     """
     if start.resumed:
         check_resumed(start.resumed, **{name: about[name] for name in SHARED})
+        check_statistics(start.resumed["clip"], about["clip"])
     if start.step > last_step:
         raise ValueError(f"--resume: step {start.step} of the checkpoint is past the {last_step} "
                          f"steps of --epochs {about['config']['epochs']}")

@@ -4,15 +4,17 @@ The datasets that a training run is tested on: opened once, scored, printed and 
 Not part of the paper.
 """
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
+from ..clip_backbone import Pixels
 from ..datasets.dataset import Dataset
 from ..model import MoTE
 from ..runtime.best import name_best
 from ..runtime.board import Board
+from ..runtime.checkpoints import pixels_of
 from ..runtime.precision import dtype_for
 from ..runtime.ranks import Ranks, from_rank_0
 from ..runtime.run_folder import evaluated, record
@@ -29,7 +31,8 @@ class Conditions:
     """
     templates: list[str]
     frames: int                          # T
-    resize: int                          # the short side, in pixels
+    resize: int                          # the short side, in pixels; squashed: both sides
+    pixels: Pixels                       # of the tower: how its frames are made
     workers: int                         # decoding processes of a rank
     precision: str = "fp32"              # of the tests between epochs; auto: the device's best
     final_precision: str = "fp32"        # of untrained CLIP and of the last test
@@ -65,7 +68,8 @@ class Benchmark:
         if name not in self.protocols:
             how = self.conditions
             self.protocols[name] = protocol_of(self.datasets[name], how.templates,
-                                               frames=how.frames, resize=how.resize)
+                                               frames=how.frames, resize=how.resize,
+                                               **asdict(how.pixels))
         return replace(self.protocols[name], precision=precision)
 
     def score(self, model: MoTE, name: str, precision: str) -> dict:
@@ -134,15 +138,16 @@ class Benchmark:
         """Whether a checkpoint's run tested untrained CLIP as this one does."""
         before = resumed["config"].get("final_precision", "fp32")            # older ones: fp32
         return (resumed["frames"] == self.conditions.frames
-                and before == self.conditions.final_precision)
+                and before == self.conditions.final_precision
+                and pixels_of(resumed["clip"]) == self.conditions.pixels)
 
     def untrained(self, model: MoTE, resumed: dict | None) -> dict[str, float]:
         """Top-1 of the CLIP inside the model, frames averaged, on every dataset.
 
         Ask for it before weights are loaded into the visual tower: the model trains that tower
         itself, not a copy. resumed: a checkpoint, whose scores are taken where they were measured
-        on as many frames, in the same precision. Without layers the temporal feature is 0: z is the
-        mean over frames.
+        on as many frames, made alike, in the same precision. Without layers the temporal feature is
+        0: z is the mean over frames.
         """
         known = {}
         if resumed and self.tested_alike(resumed):

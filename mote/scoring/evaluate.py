@@ -13,7 +13,7 @@ Dimension key   B videos   V views per video   T frames   D embedding   N classe
 Differs from the authors' code: they average the softmax of unscaled cosines, which gives the same
 order but for rounding.
 """
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -71,8 +71,13 @@ def evaluate(model: MoTE, videos: Videos, classes_ND: Tensor, ranks: Ranks, prot
         plain, modulated             what `scores` gives, for each of NAMES
         half_classes, per_video      what `half_class_scores` and `answers` give
 
-    Raises ValueError where a cosine is not finite or no video could be decoded: there is no score.
+    Raises ValueError where a cosine is not finite or no video could be decoded: there is no score;
+    and where the protocol says that frames are made otherwise than the model's.
     """
+    own = replace(protocol, **asdict(model.pixels))
+    if own != protocol:
+        raise ValueError(f"the protocol has frames with {protocol.how_frames_are_made()}, "
+                         f"the model's are made with {own.how_frames_are_made()}")
     model.eval()
     same_buffers(model)
     cosines, failed = all_cosines(model, videos, classes_ND, ranks, protocol, batch, workers,
@@ -85,7 +90,7 @@ def evaluate(model: MoTE, videos: Videos, classes_ND: Tensor, ranks: Ranks, prot
     if not cosines[decoded].isfinite().all():
         raise ValueError("the model gives numbers that are not finite: it has no score")
 
-    result = {"protocol": {"fingerprint": protocol.fingerprint, **asdict(protocol)},
+    result = {"protocol": protocol.as_json(),
               "videos": len(videos),
               "decoded": int(decoded.sum()),
               "failed": [videos[i][0] for i in sorted(failed)]}
@@ -109,7 +114,8 @@ def all_cosines(model: MoTE, videos: Videos, classes_ND: Tensor, ranks: Ranks, p
     """
     p = protocol
     watch = Watch(videos, workers, skipped)
-    data = TestViews(videos, p.frames, model.image_size, p.resize, p.clips, p.crops, watch)
+    data = TestViews(videos, p.frames, model.image_size, p.resize, p.clips, p.crops, watch,
+                     p.resize_mode, p.interpolation)
     mine = range(ranks.rank, len(videos), ranks.world_size)
     size = max(1, batch // (p.clips * p.crops))              # whole videos, at least one at a time
     keys = [list(mine[i:i + size]) for i in range(0, len(mine), size)]

@@ -12,7 +12,8 @@ A protocol is what fixes a number: videos, class names, prompts, frames, views, 
 
 Published numbers on "K600 zero-shot" come from two disjoint sets of videos, and half-class and
 full-class numbers stand in one table. So the whole protocol is printed beside each score and kept
-in eval.py's JSON, with a fingerprint: two numbers may be compared where they share it.
+in eval.py's JSON, with a fingerprint: two numbers may be compared where they share it. How frames
+are made goes with the tower, and fixes a number too: it stands there as well.
 Standard deviations are over splits or draws, ddof 0, as in the authors' code.
 
 Dimension key   C classes of a list   K shots
@@ -21,6 +22,7 @@ Copy alone: needs numpy only.
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -36,6 +38,15 @@ PAPER_VIDEOS = {
 }
 
 
+# Of OpenAI's CLIP: what frames are normalised with where a protocol says nothing else.
+OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
+OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+
+# Fields that the first protocols did not have. The fingerprint leaves each out where it has its
+# default, which is what those protocols stood for: so every fingerprint printed since stays.
+NEWER = ("mean", "std", "resize_mode", "interpolation")
+
+
 # --- what a score was measured on, and how -------------------------------------------------------
 @dataclass(frozen=True)
 class Protocol:
@@ -44,6 +55,7 @@ class Protocol:
     list is of the videos' stems and labels, whatever their order, folders and endings: a re-encoded
     copy elsewhere is the same list. class_names and templates are of the texts, in order.
     checkpoint is of the file's bytes, as sha256sum prints it; of CLIP alone, its visual weights.
+    The last four fields go with the tower's weights: the Pixels of mote/files/towers.
     """
     data: str
     split: str               # the published split's number; "" where there is one only
@@ -57,21 +69,38 @@ class Protocol:
     frames: int
     clips: int = 1
     crops: int = 1
-    resize: int = 224        # short side before the crop
+    resize: int = 224        # short side before the crop; of a frame that is squashed, both sides
     neighbours: int = 5      # K of Eq. 11
     gamma: float = 0.05      # of Eq. 11
     precision: str = "fp32"
     checkpoint: str = ""
     text: str = ""           # of the text tower
     clip_weight: float = 1.0
+    mean: tuple[float, ...] = OPENAI_MEAN
+    std: tuple[float, ...] = OPENAI_STD
+    resize_mode: str = "shortest"
+    interpolation: str = "bicubic"
+
+    def __post_init__(self):
+        # JSON has lists, and a description may say 0 for 0.0: one protocol, so one fingerprint.
+        object.__setattr__(self, "mean", tuple(float(number) for number in self.mean))
+        object.__setattr__(self, "std", tuple(float(number) for number in self.std))
 
     @property
     def fingerprint(self) -> str:
         """Of what fixes a number but the model: equal for two models that were tested alike."""
         model = ("checkpoint", "text", "clip_weight")
         beside = ("found", "data", "split")                      # the last two only name `list`
-        fixed = {key: value for key, value in asdict(self).items() if key not in model + beside}
+        fixed = {}
+        for name, value in asdict(self).items():
+            as_ever = name in NEWER and value == getattr(Protocol, name)
+            if name not in model + beside and not as_ever:
+                fixed[name] = value
         return digest(fixed)
+
+    def as_json(self) -> dict:
+        """The fingerprint and all fields, as a JSON file gives them back: lists, no tuples."""
+        return json.loads(json.dumps({"fingerprint": self.fingerprint, **asdict(self)}))
 
     def __str__(self) -> str:
         """Two lines: what was tested, and how."""
@@ -81,7 +110,7 @@ class Protocol:
         prompts = f"{self.prompts} prompts ({self.templates})"
         return (f"{name}: {videos}, {classes}, {prompts}{self.which_model()}\n"
                 f"protocol {self.fingerprint}: {self.frames} frames, "
-                f"{self.clips} x {self.crops} views, short side {self.resize}, "
+                f"{self.clips} x {self.crops} views, {self.how_frames_are_made()}, "
                 f"K {self.neighbours}, gamma {self.gamma:g}, {self.precision}")
 
     def what_the_list_lacks(self) -> str:
@@ -93,6 +122,16 @@ class Protocol:
         if self.found < self.videos:
             text += f"; {self.found} on disk"
         return text
+
+    def how_frames_are_made(self) -> str:
+        """Size, interpolation, statistics: "squashed to 384, bilinear, mean 0.5 0.5 0.5, ..."."""
+        size = f"short side {self.resize}"
+        if self.resize_mode == "squash":
+            size = f"squashed to {self.resize}"
+        statistics = f"mean {in_words(self.mean)}, std {in_words(self.std)}"
+        if (self.mean, self.std) == (OPENAI_MEAN, OPENAI_STD):
+            statistics = "OpenAI's mean and std"
+        return f"{size}, {self.interpolation}, {statistics}"
 
     def which_model(self) -> str:
         """Hashes of the weights. They are no part of the fingerprint: see there."""
@@ -109,7 +148,8 @@ class Protocol:
 def protocol_of(data, templates: tuple[str, ...], **views) -> Protocol:
     """The protocol of a mote.datasets `Dataset` to test on. views: frames, clips, crops, ...
 
-    It looks for every video on disk, so that a partial copy of a dataset shows in what is printed.
+    `**asdict(model.pixels)` belongs to the views: without it the frames are made as OpenAI's. It
+    looks for every video on disk, so that a partial copy of a dataset shows in what is printed.
     """
     from ..datasets.dataset import list_hash  # here: this file copies alone
 
@@ -122,6 +162,11 @@ def protocol_of(data, templates: tuple[str, ...], **views) -> Protocol:
 def digest(value) -> str:
     """8 hexadecimal digits of a value that json can write."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def in_words(numbers: Iterable[float]) -> str:
+    """(0.5, 0.4, 0.3) -> 0.5 0.4 0.3, with as many digits as OpenAI's have."""
+    return " ".join(f"{number:.8g}" for number in numbers)
 
 
 def list_digest(stems_and_labels: Videos) -> str:

@@ -1,12 +1,15 @@
 """
 Test views hold the right crops of the right frames, each frame once, whatever the shape of the video.
 
-Checked against videos whose brightness tells left from right and one frame from the next; and, where $MOTE_TEST_VIDEOS
-is set, on a rotated file.
+Checked against videos whose brightness tells left from right and one frame from the next; against open_clip's own
+transform of PIL images, in each way that it has to resize; and, where $MOTE_TEST_VIDEOS is set, on a rotated file.
 """
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from open_clip.transform import image_transform
+from PIL import Image
 from support.ramps import REAL, frame_numbers, needs_real, ramp, write_video
 from torch.testing import assert_close
 from torchvision.transforms.v2 import functional as vision
@@ -103,3 +106,70 @@ def test_a_rotated_file_has_three_equal_crops():
     assert_close(frames[0], vision.center_crop(vision.resize(
         decode(REAL / "rotated_90.mov", lambda n: segment_indices(n, 2))[0], [32],
         interpolation=vision.InterpolationMode.BICUBIC, antialias=True), [32, 32]), rtol=0, atol=0)
+
+
+# --- as the tower was trained to see a frame -------------------------------------------------------------------------
+WAYS = [(mode, interpolation) for mode in ("shortest", "squash") for interpolation in ("bicubic", "bilinear")]
+SHAPES = {"landscape": (257, 401), "portrait": (320, 240), "small": (37, 90)}             # the last is enlarged
+
+
+def picture(height, width):
+    """uint8 (3, h, w): shades from coarse to fine, as in a photograph, and a saturated rectangle with hard edges."""
+    generator = torch.Generator().manual_seed(0)
+    shades = torch.zeros(1, 3, height, width)
+    for grid in (4, 9, 20, 60, 200):
+        coarse = torch.rand(1, 3, grid, grid, generator=generator)
+        shades += F.interpolate(coarse, (height, width), mode="bilinear") * grid**-0.5
+    shades = 255 * (shades - shades.min()) / (shades.max() - shades.min())
+    shades[..., height // 3:height // 2, width // 4:width // 2] = torch.tensor([255., 0, 40])[:, None, None]
+    return shades[0].to(torch.uint8)
+
+
+def levels_apart(image, size, ours, theirs):
+    """Of 255: |one crop of ours - open_clip's inference transform of the same PIL image|; each a (mode, interpolation)."""
+    transform = image_transform(size, is_train=False, mean=(0, 0, 0), std=(1, 1, 1), resize_mode=theirs[0],
+                                interpolation=theirs[1])
+    expected = 255 * transform(Image.fromarray(image.permute(1, 2, 0).numpy()))
+    return (data.view_crops(image[None], size, size, 1, *ours)[0, 0] - expected).abs()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_view_is_what_open_clips_inference_transform_makes_of_the_frame(shape, way):
+    """99 % within a level of 255, 0.25 levels in the mean: PIL rounds between its two passes, whose order it chooses."""
+    image = picture(*SHAPES[shape])
+    for size in (32, 224):
+        apart = levels_apart(image, size, way, way)
+        assert apart.mean() < 0.25 and apart.quantile(0.99) < 1.001
+        for other in WAYS:
+            assert other == way or levels_apart(image, size, way, other).mean() > 0.5
+
+
+def test_a_squashed_view_has_the_whole_frame_whatever_its_shape(gradients):
+    """A crop loses a tenth of the gradient at either end; it runs across or down, as the frame stands."""
+    def span(name, axis, **how):
+        line = views(gradients, name, **how)["frames"].float().mean(dim=(0, 1, 2, axis))
+        return (line[-1] - line[0]).item()
+    for name, axis in (("landscape.mp4", 3), ("portrait.mp4", 4)):
+        squashed, cropped = span(name, axis, resize_mode="squash"), span(name, axis)
+        assert squashed == pytest.approx(180 * 31 / 32, abs=5) and cropped == pytest.approx(180 * 31 / 40, abs=5)
+
+
+def test_squashed_views_are_clips_of_one_crop_each(gradients):
+    sample = views(gradients, "portrait.mp4", clips=3, resize_mode="squash", interpolation="bilinear")
+    assert sample["frames"].shape == (3, 4, 3, 32, 32) and sample["frames"].dtype == torch.uint8
+    frames = decode(gradients / "portrait.mp4", lambda n: segment_indices(n, 4, 3)[2])
+    expected = vision.resize(frames, [32, 32], interpolation=vision.InterpolationMode.BILINEAR, antialias=True)
+    assert_close(sample["frames"][2], expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("crops, resize", [(3, 32), (1, 48), (2, 32)])
+def test_a_squashed_frame_leaves_nothing_to_crop(crops, resize):
+    with pytest.raises(ValueError, match=f"a squashed frame is whole: .* model's 32, got {crops} and {resize}"):
+        data.view_crops(ramp(2), 32, resize, crops, "squash")
+
+
+@pytest.mark.parametrize("mode, interpolation", [("longest", "bicubic"), ("squash", "nearest"), ("", "bilinear")])
+def test_other_ways_to_resize_are_refused(mode, interpolation):
+    with pytest.raises(ValueError, match=f"shortest or squash, bicubic or bilinear, got {mode} and {interpolation}"):
+        data.view_crops(ramp(2), 32, 32, 1, mode, interpolation)

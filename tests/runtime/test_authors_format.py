@@ -18,15 +18,9 @@ from torch.testing import assert_close
 
 import eval as evaluation
 from mote import load_model
-from mote.clip_backbone import build_clip
-from mote.runtime.authors_format import (
-    OPENAI_MEAN,
-    OPENAI_STD,
-    from_authors,
-    openai_backbone,
-    to_authors,
-)
-from mote.runtime.checkpoints import build_model
+from mote.clip_backbone import Pixels, build_clip
+from mote.runtime.authors_format import from_authors, openai_backbone, to_authors
+from mote.runtime.checkpoints import build_model, pixels_of
 from mote.runtime.ranks import find_ranks
 
 
@@ -135,7 +129,7 @@ def test_ours_comes_back_from_the_authors_format_as_it_was(seed, layers, experts
     ours = expressible(seed, layers, experts, classes)
     back = from_authors(to_authors(ours))
     assert bits(back["model"]) == bits(ours["model"])
-    assert [tuple(back["clip"][name]) for name in ("mean", "std")] == [OPENAI_MEAN, OPENAI_STD]
+    assert pixels_of(back["clip"]) == Pixels()
     restored, original = (build_model(one, keep_experts=True) for one in (back, ours))
     frames = torch.randn(1, 3, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():                                        # so the architecture came back, too
@@ -165,7 +159,10 @@ INEXPRESSIBLE = {
     "GELU": (lambda: with_clip(expressible(), config={**expressible()["clip"]["config"], "quick_gelu": False}),
              "quick_gelu = False: OpenAI's ViT has True"),
     "mean pooling": (lambda: expressible(pool_type="avg"), "pool_type = avg: OpenAI's ViT has tok"),
-    "pixels": (lambda: with_clip(expressible(), mean=[0.5, 0.5, 0.5]), r"mean = \(0.5, 0.5, 0.5\): OpenAI's ViT has"),
+    "mean": (lambda: with_clip(expressible(), mean=[0.5, 0.5, 0.5]), r"mean = \(0.5, 0.5, 0.5\): OpenAI's ViT has"),
+    "std": (lambda: with_clip(expressible(), std=(0.5, 0.5, 0.5)), r"std = \(0.5, 0.5, 0.5\): OpenAI's ViT has"),
+    "squash": (lambda: with_clip(expressible(), resize_mode="squash"), "resize_mode = squash: .* has shortest"),
+    "bilinear": (lambda: with_clip(expressible(), interpolation="bilinear"), "interpolation = bilinear: .* has bicubic"),
 }
 
 

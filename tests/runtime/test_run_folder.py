@@ -20,6 +20,7 @@ from torch import nn
 
 import train
 from mote import load_model
+from mote.clip_backbone import Pixels
 from mote.datasets.dataset import Dataset
 from mote.runtime import run_folder as runs
 from mote.runtime.board import Board
@@ -188,7 +189,7 @@ def test_a_skipped_video_is_a_failed_one_in_evaluation_and_what_is_recorded_is_e
     classes = [f"class {i}" for i in range(12)]
     datasets = {name: Dataset(name, videos, classes, "") for name in ("some", "other")}
     embeddings = dict.fromkeys(datasets, model.finetune_classes)
-    conditions, board = Conditions(["{}"], 2, 32, 0), Board(False, tmp_path, 0)
+    conditions, board = Conditions(["{}"], 2, 32, Pixels(), 0), Board(False, tmp_path, 0)
     benchmark = Benchmark(datasets, embeddings, conditions, ALONE, tmp_path, board)
     benchmark.test(model, 3, 1, {}, last=True)
     benchmark.test(model, 6, 2, {})

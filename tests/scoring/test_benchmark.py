@@ -5,12 +5,15 @@ Checked on a stub in place of `evaluate`, which notes what it is asked; on real 
 tests/runtime/test_run_folder.py.
 """
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
 from support.runs import ALONE
 
+from mote.clip_backbone import Pixels
 from mote.datasets.dataset import Dataset
+from mote.files.towers.pixels import OPENAI_MEAN, OPENAI_STD
 from mote.runtime.board import Board
 from mote.runtime.ranks import Ranks
 from mote.scoring import benchmark as scoring
@@ -67,7 +70,7 @@ def asked(monkeypatch):
 
 
 def benchmark_in(out, ranks=ALONE, *more) -> Benchmark:
-    testing = Conditions(["{}", "a {}"], 8, 224, 2, *more)
+    testing = Conditions(["{}", "a {}"], 8, 224, Pixels(), 2, *more)
     return Benchmark(SETS, EMBEDDINGS, testing, ranks, out, Board(False, out, 0))
 
 
@@ -110,6 +113,14 @@ def test_the_seconds_of_the_newest_test_of_each_dataset_are_kept_and_of_all_test
     for name in ("k400", "ucf101", "k400"):
         benchmark.score(Model(), name, "fp32")
     assert benchmark.seconds == {"k400": 4.0, "ucf101": 2.0} and benchmark.seconds_in_all == 11.0
+
+
+def test_the_protocol_says_how_the_tower_has_its_frames_made(asked, tmp_path):
+    pixels = Pixels((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "squash", "bilinear")
+    testing = Conditions(["{}"], 8, 224, pixels, 2)
+    Benchmark(SETS, EMBEDDINGS, testing, ALONE, tmp_path, Board(False, tmp_path, 0)).score(Model(), "ucf101", "fp32")
+    (_, _, more), = asked.calls
+    assert {name: getattr(more["protocol"], name) for name in asdict(pixels)} == asdict(pixels)
 
 
 # --- test -----------------------------------------------------------------------------------------
@@ -236,16 +247,25 @@ def test_the_untrained_clip_is_scored_on_every_dataset_with_its_frames_averaged(
     assert not list(tmp_path.iterdir())                                      # nothing is recorded
 
 
-@pytest.mark.parametrize("frames, config, alike", [(8, {}, True), (8, {"final_precision": "fp32"}, True),
-                                                   (16, {}, False), (8, {"final_precision": "bf16"}, False)])
-def test_known_scores_are_taken_only_for_as_many_frames_in_the_same_precision(asked, tmp_path, frames, config, alike):
+OLDER = {"mean": list(OPENAI_MEAN), "std": OPENAI_STD}            # as a checkpoint has it that names no way to resize
+
+
+@pytest.mark.parametrize("frames, config, clip, alike", [
+    (8, {}, {}, True), (8, {"final_precision": "fp32"}, {"resize_mode": "shortest"}, True),
+    (16, {}, {}, False), (8, {"final_precision": "bf16"}, {}, False),
+    (8, {}, {"resize_mode": "squash"}, False), (8, {}, {"interpolation": "bilinear"}, False),
+])
+def test_known_scores_are_taken_only_for_as_many_frames_made_alike_in_the_same_precision(
+        asked, tmp_path, frames, config, clip, alike):
     known = {"k400": 33.0, "ucf101": 44.0, "gone": 55.0}
-    top1 = benchmark_in(tmp_path).untrained(Model(), {"frames": frames, "untrained": known, "config": config})
+    resumed = {"frames": frames, "untrained": known, "config": config, "clip": {**OLDER, **clip}}
+    top1 = benchmark_in(tmp_path).untrained(Model(), resumed)
     assert asked.names() == (["hmdb51"] if alike else ["k400", "ucf101", "hmdb51"])
     assert top1 == ({"k400": 33.0, "ucf101": 44.0, "hmdb51": 0.0} if alike else TOP1)
 
 
 def test_a_known_score_of_zero_is_known(asked, tmp_path):
     known = dict.fromkeys(SETS, 0.0)
-    assert benchmark_in(tmp_path).untrained(Model(), {"frames": 8, "untrained": known, "config": {}}) == known
+    resumed = {"frames": 8, "untrained": known, "config": {}, "clip": OLDER}
+    assert benchmark_in(tmp_path).untrained(Model(), resumed) == known
     assert asked.names() == []

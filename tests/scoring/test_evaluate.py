@@ -13,7 +13,7 @@ writes with --json:
 import hashlib
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ import eval as evaluation
 import mote.scoring.evaluate
 import train
 from mote import load_model
-from mote.clip_backbone import class_embeddings, clip_config, load_clip, text_hash
+from mote.clip_backbone import Pixels, class_embeddings, clip_config, load_clip, text_hash
 from mote.data import TestViews, TrainingClips
 from mote.datasets.dataset import Dataset, open_dataset
 from mote.datasets.lists import read_classes, read_list
@@ -231,18 +231,29 @@ def test_evaluate_does_what_the_protocol_says(checkpoint, novel, monkeypatch):
     monkeypatch.setattr(mote.scoring.evaluate, "view_cosines", spy)
     monkeypatch.setattr(mote.scoring.evaluate, "TestViews", lambda *args: made.append(args) or TestViews(*args))
     videos, model = novel[0][:4], load_model(checkpoint)
+    model.pixels = Pixels(interpolation="bilinear")
     for precision, batch in (("fp32", 12), ("bf16", 5)):          # 6 views a video: 2 videos at a time, then 1, never 0
-        p = Protocol("some", "", 4, 4, "a", 40, "b", 1, "c", 3, 2, 3, 48, 7, 0.25, precision)
+        p = Protocol("some", "", 4, 4, "a", 40, "b", 1, "c", 3, 2, 3, 48, 7, 0.25, precision, interpolation="bilinear")
         result = evaluate(model.train(), videos, novel[1], ALONE, p, batch)
-        assert result["protocol"] == {"fingerprint": p.fingerprint, **asdict(p)}
+        assert result["protocol"] == p.as_json()
     assert seen == [((n, 6, 3), 7, 0.25, n == 1, False, False) for n in (2, 2, 1, 1, 1, 1)]
-    assert [args[:6] for args in made] == [(videos, 3, 40, 48, 2, 3)] * 2
+    assert [args[:6] + args[7:] for args in made] == [(videos, 3, 40, 48, 2, 3, "shortest", "bilinear")] * 2
+
+
+@pytest.mark.parametrize("other, said", [
+    ({"mean": (0.5, 0.4, 0.3)}, "mean 0.5 0.4 0.3"), ({"std": (0.5, 0.4, 0.3)}, "std 0.5 0.4 0.3"),
+    ({"resize_mode": "squash"}, "squashed to 40"), ({"interpolation": "bilinear"}, "bilinear"),
+])
+def test_a_protocol_of_other_frames_than_the_models_gives_no_score(checkpoint, novel, other, said):
+    """It would stand beside a number that it does not describe."""
+    with pytest.raises(ValueError, match=f"protocol has frames with .*{said}.*, the model's are made with short side 40, "):
+        evaluate(load_model(checkpoint), novel[0][:4], novel[1], ALONE, replace(plan(novel[0][:4]), **other))
 
 
 # --- what is printed -------------------------------------------------------------------------------------------------
 def a_result(failed=0):
     p, one = plan(range(50)), {"top1": 12.345, "top5": 50.0, "top1_failures_wrong": 6.0, "top5_failures_wrong": 25.0}
-    return p, {"protocol": {"fingerprint": p.fingerprint, **asdict(p)}, "videos": 50, "decoded": 50 - failed,
+    return p, {"protocol": p.as_json(), "videos": 50, "decoded": 50 - failed,
                "failed": [f"v{i}.mp4" for i in range(failed)], "plain": one, "modulated": {**one, "top1": 99.0},
                "half_classes": {"plain": {"top1": 80.5, "top1_std": 1.25}, "modulated": {}}}
 

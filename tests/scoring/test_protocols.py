@@ -15,10 +15,13 @@ from hypothesis import strategies as st
 from support.places import GOLDEN
 from support.tensors import seeds
 
-from mote.clip_backbone import TEMPLATES
+from mote.clip_backbone import TEMPLATES, Pixels
 from mote.datasets.dataset import Dataset
 from mote.datasets.folders import stem
 from mote.scoring.protocols import (
+    NEWER,
+    OPENAI_MEAN,
+    OPENAI_STD,
     PAPER_VIDEOS,
     Protocol,
     few_shot,
@@ -30,12 +33,15 @@ from mote.scoring.protocols import (
     repeated,
 )
 from mote.toyworld import SETS, class_set
+from tools.comparing.protocols import BEFORE
 
 K600 = Protocol("k600", "1", 14119, 14119, "0a1b2c3d", 160, "1b2c3d4e", 28, "2c3d4e5f", 8, clips=3)
 OTHERS = {"data": "ucf101", "split": "2", "videos": 14118, "found": 14001, "list": "99999999", "classes": 161,
           "class_names": "88888888", "prompts": 1, "templates": "77777777", "frames": 16, "clips": 4, "crops": 3,
           "resize": 256, "neighbours": 6, "gamma": 0.06, "precision": "bf16", "checkpoint": "66666666",
-          "text": "55555555", "clip_weight": 0.99}
+          "text": "55555555", "clip_weight": 0.99, "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4),
+          "resize_mode": "squash", "interpolation": "bilinear"}
+SHOWN = {"mean": "mean 0.5 0.4 0.3", "std": "std 0.2 0.3 0.4", "resize_mode": "squashed to 224"}
 OF_THE_MODEL_OR_A_NAME = ("data", "split", "found", "checkpoint", "text", "clip_weight")
 paths = st.lists(st.tuples(st.text("abc", min_size=1, max_size=3), st.integers(0, 3)), max_size=12)
 
@@ -57,16 +63,43 @@ def test_a_fingerprint_changes_with_what_fixes_a_number_and_with_nothing_else(fi
 def test_every_field_of_a_protocol_is_visible(field):
     other = replace(K600, **{field: OTHERS[field]})
     known, seen = (str(p).replace(p.fingerprint, "") for p in (K600, other))    # else every change would be visible
-    assert seen != known and str(OTHERS[field]) in seen
+    assert seen != known and SHOWN.get(field, str(OTHERS[field])) in seen
 
 
 def test_a_protocol_reads_as_one_line_of_what_and_one_of_how():
     assert str(replace(K600, found=14000, checkpoint="deadbeef", clip_weight=0.99)) == (
         "k600, split 1: 14119 videos (list 0a1b2c3d; the paper's has 14858; 14000 on disk), 160 classes (1b2c3d4e), "
         "28 prompts (2c3d4e5f); checkpoint deadbeef, 0.99 of it mixed with CLIP\n"
-        "protocol 650455a7: 8 frames, 3 x 1 views, short side 224, K 5, gamma 0.05, fp32")
+        "protocol 650455a7: 8 frames, 3 x 1 views, short side 224, bicubic, OpenAI's mean and std, K 5, gamma 0.05, "
+        "fp32")
     plain = str(Protocol("mine", "", 3, 3, "a", 2, "b", 1, "c", 8))
     assert plain.startswith("mine: 3 videos (list a), 2 classes (b), 1 prompts (c)\nprotocol ")
+
+
+# printf of the JSON of K600 with its keys in order, and with one key more, | sha256sum
+@pytest.mark.parametrize("changed, fingerprint", [
+    ({}, "650455a7"), ({"mean": (0.5, 0.4, 0.3)}, "0042f5fa"), ({"std": (0.2, 0.3, 0.4)}, "0c857760"),
+    ({"resize_mode": "squash"}, "3e2d1c7f"), ({"interpolation": "bilinear"}, "079f9fd0"),
+])
+def test_how_frames_are_made_is_hashed_where_it_is_not_openais(changed, fingerprint):
+    assert replace(K600, **changed).fingerprint == fingerprint
+
+
+def test_how_frames_are_made_can_be_read_off_a_protocol():
+    half = (0.5, 0.5, 0.5)
+    siglip = replace(K600, resize=384, mean=half, std=half, resize_mode="squash", interpolation="bilinear")
+    assert ", squashed to 384, bilinear, mean 0.5 0.5 0.5, std 0.5 0.5 0.5, K 5, " in str(siglip)
+    near = replace(K600, mean=(0.48145467, 0.4578275, 0.40821073))                        # the last digit
+    assert "mean 0.48145467 0.4578275 0.40821073, std 0.26862954 0.26130258 0.27577711, K 5, " in str(near)
+
+
+def test_a_protocol_without_a_word_on_frames_has_openais():
+    """What older files lack, where it is written once more: here, beside the model, in tools/compare.py."""
+    assert {name: getattr(K600, name) for name in NEWER} == asdict(Pixels())
+    assert {name: asdict(K600)[name] for name in NEWER} == {**BEFORE, "mean": OPENAI_MEAN, "std": OPENAI_STD}
+    assert (BEFORE["mean"], BEFORE["std"]) == (list(OPENAI_MEAN), list(OPENAI_STD))
+    older = {name: value for name, value in K600.as_json().items() if name not in ("fingerprint", *NEWER)}
+    assert Protocol(**older) == K600
 
 
 @pytest.mark.parametrize("data, split, paper", [("k400", "", 19877), ("ucf101", "3", 3696), ("k600", "2", 14750)])
@@ -84,11 +117,19 @@ def test_the_papers_numbers_of_videos_are_those_of_the_authors_lists():
     assert "paper" not in str(replace(K600, split="4")) and "paper" not in str(replace(K600, data="mine"))
 
 
-@given(st.integers(0, 10**6), st.floats(1e-3, 10), st.text(max_size=8))
-def test_a_protocol_survives_json(videos, gamma, name):
-    one = replace(K600, data=name, videos=videos, gamma=gamma)
-    again = Protocol(**json.loads(json.dumps(asdict(one))))
-    assert again == one and again.fingerprint == one.fingerprint and str(again) == str(one)
+three = st.one_of(st.just(OPENAI_MEAN), st.tuples(*3 * [st.floats(0, 1)]), st.just((0, 0, 0)), st.just([1, 1, 1]))
+
+
+@given(st.integers(0, 10**6), st.floats(1e-3, 10), st.text(max_size=8), three, three)
+def test_a_protocol_survives_json(videos, gamma, name, mean, std):
+    """Which has lists for tuples; and a description may say 0 for 0.0."""
+    one = replace(K600, data=name, videos=videos, gamma=gamma, mean=mean, std=std)
+    read = json.loads(json.dumps(one.as_json()))
+    again = Protocol(**{name: value for name, value in read.items() if name != "fingerprint"})
+    assert again == one and hash(again) == hash(one) and str(again) == str(one)
+    assert again.fingerprint == one.fingerprint == read["fingerprint"] and one.as_json() == read
+    floats = replace(one, mean=tuple(map(float, mean)), std=tuple(map(float, std)))
+    assert floats.fingerprint == one.fingerprint
 
 
 # --- lists -----------------------------------------------------------------------------------------------------------

@@ -17,8 +17,9 @@ from torch.testing import assert_close
 import eval as evaluation
 import mote
 from mote.clip_backbone import build_clip, clip_config, normalise
+from mote.files.towers.pixels import OPENAI_MEAN, OPENAI_STD
 from mote.model import MoTE
-from mote.runtime.authors_format import OPENAI_MEAN, OPENAI_STD, from_authors, to_authors
+from mote.runtime.authors_format import from_authors, to_authors
 from mote.runtime.checkpoints import build_model
 
 pytestmark = pytest.mark.slow

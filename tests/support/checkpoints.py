@@ -2,8 +2,8 @@
 import torch
 
 from mote.clip_backbone import Pixels, build_visual, clip_config
+from mote.files.towers.pixels import OPENAI_MEAN, OPENAI_STD
 from mote.model import MoTE
-from mote.runtime.authors_format import OPENAI_MEAN, OPENAI_STD
 from mote.temporal_experts import TemporalTransformer
 
 

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from tools import compare
 from tools.comparing import paired_difference, trade_off
+from tools.comparing.protocols import BEFORE
 
 ROOT = Path(__file__).parents[2]
 RIGHT, WRONG, FAILED = [0, 1, 2, 3, 4], [4, 3, 2, 1, 0], []                  # best classes where the label is 0
@@ -35,7 +36,7 @@ def rows(pattern: str, start: int = 0) -> list[dict]:
             for i, c in enumerate(pattern, start)]
 
 
-def result(splits: dict[str, list[dict]], data: str = "ucf101", top1=50.0, std=1.0, **protocol) -> dict:
+def result(splits: dict[str, list[dict]], data: str = "ucf101", top1=50.0, spread=1.0, **protocol) -> dict:
     """As eval.py --json writes it; keywords change the protocol of every split."""
     def score(top1):
         return {"top1": top1, "top5": 90.0, "top1_failures_wrong": top1, "top5_failures_wrong": 90.0}
@@ -50,8 +51,8 @@ def result(splits: dict[str, list[dict]], data: str = "ucf101", top1=50.0, std=1
         entries.append({"split": name, "protocol": {**fixed, **protocol}, "videos": len(per_video),
                         "decoded": len(per_video) - len(failed), "failed": failed, "plain": score(top1 - 10),
                         "modulated": score(top1), "per_video": per_video})
-    return {"data": data, "checkpoint": "runs/demo", "plain": {**score(top1 - 10), "top1_std": std, "top5_std": 0.1},
-            "modulated": {**score(top1), "top1_std": std, "top5_std": 0.1}, "splits": entries}
+    return {"data": data, "checkpoint": "runs/demo", "plain": {**score(top1 - 10), "top1_std": spread, "top5_std": 0.1},
+            "modulated": {**score(top1), "top1_std": spread, "top5_std": 0.1}, "splits": entries}
 
 
 def write(folder, **results) -> list[str]:
@@ -230,7 +231,8 @@ def test_all_splits_pool_their_videos(versus):
 
 # --- compare: the protocol -----------------------------------------------------------------------------------------
 OTHER = {"list": "z", "videos": 9, "classes": 51, "class_names": "z", "templates": "z", "frames": 16, "clips": 4,
-         "crops": 3, "resize": 256, "neighbours": 1, "gamma": 0.04, "precision": "bf16", "some_new_field": 1}
+         "crops": 3, "resize": 256, "neighbours": 1, "gamma": 0.04, "precision": "bf16", "some_new_field": 1,
+         "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "resize_mode": "squash", "interpolation": "bilinear"}
 
 
 @pytest.mark.parametrize("field", OTHER)
@@ -239,8 +241,18 @@ def test_a_protocol_that_moves_the_number_is_refused_unless_asked(versus, field)
     table, line = versus(a, b)
     assert table is None and f"the protocols differ in {field}: " in line
     table, printed = versus(a, b, "--anyway")
-    there = a["splits"][0]["protocol"].get(field, "missing")
+    there = {**BEFORE, **a["splits"][0]["protocol"]}.get(field, "missing")
     assert table[""]["n"] == 3 and f"differs  {field}: A {there}, B {OTHER[field]} (" in printed
+
+
+def test_a_file_from_before_pixels_stood_in_it_has_openais(versus):
+    """Two such files agree; so does one with a new file of OpenAI's pixels, and with no other."""
+    old, openai = result({"": rows("rrw")}), result({"": rows("rwr")}, **BEFORE)
+    siglip = result({"": rows("rwr")}, **{**BEFORE, "resize_mode": "squash"})
+    for a, b in ((old, old), (old, openai), (openai, old), (siglip, siglip)):
+        table, printed = versus(a, b)
+        assert table[""]["n"] == 3 and "differs" not in printed
+    assert "the protocols differ in resize_mode: " in versus(siglip, old)[1]
 
 
 def test_all_fields_that_differ_are_listed_before_the_refusal(tmp_path, capsys):
@@ -339,7 +351,7 @@ def four(**changes) -> dict[str, dict]:
     """The four results of MoTE B/16; name=keywords of `result` change one of them."""
     means = {"k400": (83.0, 0.0, [""]), "ucf101": (83.4, 0.7, "123"), "hmdb51": (55.8, 0.9, "123"),
              "k600": (70.2, 0.6, "123")}
-    return {name: result(**{"splits": {s: rows("rw") for s in splits}, "data": name, "top1": top1, "std": std,
+    return {name: result(**{"splits": {s: rows("rw") for s in splits}, "data": name, "top1": top1, "spread": std,
                             **changes.get(name, {})}) for name, (top1, std, splits) in means.items()}
 
 

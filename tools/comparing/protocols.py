@@ -33,7 +33,21 @@ MEANING = {
     "crops": "crops per clip",
     "resize": "short side before the crop",
     "precision": "rounding inside the model",
+    "mean": "frames are normalised with another mean",
+    "std": "frames are normalised with another standard deviation",
+    "resize_mode": "frames are cropped in one and squashed in the other",
+    "interpolation": "how frames are resized",
 }
+# Fields that files from before 2026-11-27 lack, and what they are taken to say: frames were made so
+# whatever the weights were, but for mean and std, which followed a tag. Their fingerprints say the
+# same. They are written once more because an import from mote would import torch.
+BEFORE = {
+    "mean": [0.48145466, 0.4578275, 0.40821073],
+    "std": [0.26862954, 0.26130258, 0.27577711],
+    "resize_mode": "shortest",
+    "interpolation": "bicubic",
+}
+REQUIRED = [field for field in MEANING if field not in BEFORE]
 
 
 class Difference(NamedTuple):
@@ -59,8 +73,8 @@ def differences(a: dict, b: dict, score: str) -> dict[Difference, list[str]]:
         found[Difference("splits", names_a, names_b, "not the same splits", True)] = common
 
     for name in common:
-        protocol_a = a["splits"][name]["protocol"]
-        protocol_b = b["splits"][name]["protocol"]
+        protocol_a = {**BEFORE, **a["splits"][name]["protocol"]}
+        protocol_b = {**BEFORE, **b["splits"][name]["protocol"]}
         for field in dict.fromkeys([*protocol_a, *protocol_b]):
             if same(field, protocol_a, protocol_b):
                 continue
