@@ -117,8 +117,7 @@ def training_transform(size: int, min_area: float, flip: bool, gray: bool = True
 
     size: in pixels. min_area: of the crop, as a fraction of the frame. gray: one clip in five. One
     decision for a clip, or crops that jump from frame to frame would look like motion.
-    Bilinear, and the same for every tower: the random crop is the recipe's. Its shape is drawn,
-    so the model sees squashed frames in training anyway.
+    Bilinear for every tower, and never squashed: the random crop is the recipe's, not the tower's.
     """
     from torchvision.transforms import v2
 

@@ -9,7 +9,8 @@ Training takes 8 frames from all over a video, and for each of them the decoder 
 frames since the keyframe before it. So a prepared video has a keyframe every 12 frames, H.264 that
 is cheap to decode (-tune fastdecode), a short side of 256 (never enlarged), upright pictures and no
 sound. Every frame that decodes is kept, in order: each frame of a copy is compared with the frames
-of its source around the same number.
+of its source around the same number. The picture keeps its shape, also for a tower that squashes
+frames; a tower of more than 256 pixels a side wants a --short-side of that size.
 
 Lists (.txt, .csv, .json in SRC and its folders) are copied; mote finds the videos that they name by
 their stems. Folders of JPEGs are not copied: they are cheap to decode as they are.

@@ -259,7 +259,8 @@ def check_statistics(before: dict, now: dict) -> None:
     so the same options may have found others. How test frames are resized may change: `Benchmark`
     then tests untrained CLIP anew.
     """
-    trained, here = pixels_of(before), pixels_of(now)
+    trained = pixels_of(before)
+    here = pixels_of(now)
     if (trained.mean, trained.std) != (here.mean, here.std):
         raise ValueError(f"--resume: the checkpoint was trained with mean {trained.mean} and std "
                          f"{trained.std} of pixels, now {here.mean} and {here.std}: give --as-tag "

@@ -126,7 +126,7 @@ def picture(height, width):
 
 
 def levels_apart(image, size, ours, theirs):
-    """Of 255: |one crop of ours - open_clip's inference transform of the same PIL image|; each a (mode, interpolation)."""
+    """Of 255: |our one crop - open_clip's inference transform of the same PIL image|. ours, theirs: of WAYS."""
     transform = image_transform(size, is_train=False, mean=(0, 0, 0), std=(1, 1, 1), resize_mode=theirs[0],
                                 interpolation=theirs[1])
     expected = 255 * transform(Image.fromarray(image.permute(1, 2, 0).numpy()))
@@ -136,7 +136,7 @@ def levels_apart(image, size, ours, theirs):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_view_is_what_open_clips_inference_transform_makes_of_the_frame(shape, way):
-    """99 % within a level of 255, 0.25 levels in the mean: PIL rounds between its two passes, whose order it chooses."""
+    """99 % within a level of 255, 0.25 levels in the mean: PIL rounds between its two passes, in an order of its own."""
     image = picture(*SHAPES[shape])
     for size in (32, 224):
         apart = levels_apart(image, size, way, way)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from unittest.mock import patch
 
@@ -95,7 +96,7 @@ def evaluation_of(job: Job):
     classes = class_embeddings(clip, tokenizer, data.classes)
     model = MoTE(clip.visual, TemporalTransformer(64, 2), classes, clip.logit_scale,
                  clip.pixels)
-    plan = protocol_of(data, ("{}",), frames=8, resize=model.image_size)
+    plan = protocol_of(data, ("{}",), frames=8, resize=model.image_size, **asdict(model.pixels))
     scores = scoring.half_class_scores                    # gets all cosines of a list
 
     def cosines(batch: int, workers: int) -> list[Tensor]:

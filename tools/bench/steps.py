@@ -16,6 +16,7 @@ import resource
 import sys
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -76,7 +77,7 @@ def evaluate_one(model: MoTE, video: str, clips: int, crops: int) -> None:
     videos = [(video, 0)]
     data = Dataset("views", videos, list("abcde"), split="")
     plan = protocol_of(data, TEMPLATES, frames=T, clips=clips, crops=crops,
-                       resize=model.image_size)
+                       resize=model.image_size, **asdict(model.pixels))
     ranks = Ranks(0, 1, torch.device("cpu"))
     evaluate(model, videos, model.finetune_classes, ranks, plan)
 
