@@ -136,7 +136,7 @@ def levels_apart(image, size, ours, theirs):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_view_is_what_open_clips_inference_transform_makes_of_the_frame(shape, way):
-    """99 % within a level of 255, 0.25 levels in the mean: PIL rounds between its two passes, in an order of its own."""
+    """99 % within a level of 255, 0.25 levels in the mean: PIL rounds between two passes, in an order of its own."""
     image = picture(*SHAPES[shape])
     for size in (32, 224):
         apart = levels_apart(image, size, way, way)
