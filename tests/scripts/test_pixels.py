@@ -119,19 +119,24 @@ def test_resuming_with_another_mean_or_std_is_refused(trained, tmp_path, capsys)
 
 # --- what a tower that squashes refuses ---------------------------------------------------------------------------
 @pytest.mark.parametrize("option, value", [("--crops", "3"), ("--resize", "48"), ("--resize", "40")])
-@pytest.mark.parametrize("alone", [True, False], ids=["CLIP", "checkpoint"])
+@pytest.mark.parametrize("which", ["CLIP", "a checkpoint", "a checkpoint, and CLIP for its words"])
 @pytest.mark.parametrize("own", [True, False], ids=["video", "dataset"])
 def test_a_part_of_a_squashed_frame_is_refused_before_any_work(
-        squashing, trained, wide, option, value, alone, own, capsys, monkeypatch):
+        squashing, trained, wide, option, value, which, own, capsys, monkeypatch):
+    """The tower's own pixels count: the CLIP that lends a checkpoint its text tower may crop."""
     for name in ("TestViews", "evaluate", "class_embeddings"):
         monkeypatch.setattr(evaluation, name, lambda *_, **__: pytest.fail("too late"))
-    model = squashing if alone else ["--checkpoint", str(trained)]
+    model, said_of = squashing, squashing[3]
+    if which != "CLIP":
+        model, said_of = ["--checkpoint", str(trained)], trained
+    if "words" in which:
+        model = [*model, "--backbone", "toyworld", "--pretrained", "toyworld"]
     tested = ["--video", str(wide / "0.mp4"), "--classes", "a, b"] if own else ["--data-root", str(wide)]
     with pytest.raises(SystemExit) as stopped:
         evaluation.main([*model, *tested, option, value])
     said = capsys.readouterr().err.strip().splitlines()
     assert stopped.value.code == 2 and len(said) == 1
-    assert f"{option} {value}: the tower of {model[3 if alone else 1]} squashes the whole frame" in said[0]
+    assert f"{option} {value}: the tower of {said_of} squashes the whole frame" in said[0]
     assert said[0].endswith(f"leave {option} out")
 
 
