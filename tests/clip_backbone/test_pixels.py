@@ -65,7 +65,8 @@ def test_a_description_comes_before_the_tags_of_the_name_and_the_users_word_befo
 
 
 @pytest.mark.parametrize("preprocess, pixels", [
-    ({}, Pixels()), ({"mean": None, "std": 0.5}, Pixels(std=(0.5, 0.5, 0.5))),
+    ({}, Pixels()), ({"mean": 0, "std": [1, 1, 1]}, Pixels((0.0,) * 3, (1.0,) * 3)),
+    ({"mean": None, "std": 0.5}, Pixels(std=(0.5, 0.5, 0.5))),
     ({"interpolation": "random", "size": 224, "fill_color": 0}, Pixels())])
 def test_what_a_description_leaves_open_is_as_open_clip_has_it(preprocess, pixels):
     assert read_pixels(preprocess, "x") == pixels

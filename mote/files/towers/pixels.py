@@ -58,7 +58,7 @@ def find_pixels(backbone: str, config: dict, tag: dict, as_tag: str, random: boo
         return read_pixels(tag_of(backbone, as_tag), backbone), f"of the tag {as_tag}"
 
     described = config.get("preprocess_cfg") or {}
-    if described.get("mean") and described.get("std"):
+    if described.get("mean") is not None and described.get("std") is not None:
         return read_pixels(described, backbone), "of its description"
     if random:
         return Pixels(), "of random weights"
@@ -106,12 +106,13 @@ def read_pixels(preprocess: dict, backbone: str) -> Pixels:
 
     Raises ValueError for a way to make frames that is not known here.
     """
-    said = {name: preprocess[name] for name in Pixels.__dataclass_fields__ if preprocess.get(name)}
+    said = {name: preprocess[name] for name in Pixels.__dataclass_fields__
+            if preprocess.get(name) is not None}                 # a mean may be 0
     for name in {"mean", "std"} & said.keys():
         numbers = said[name]
         if isinstance(numbers, (int, float)):                    # open_clip's for all three
             numbers = [numbers] * 3
-        said[name] = tuple(numbers)
+        said[name] = tuple(float(number) for number in numbers)
     if said.get("interpolation") == "random":                    # in training; in tests, bicubic
         said["interpolation"] = "bicubic"
 
