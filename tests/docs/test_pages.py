@@ -4,7 +4,7 @@ README.md and each page in docs/ are true: commands run, files and names exist, 
 Commands are run as written, but for what would take hours or a download: those get a tiny model and a miniature of the
 dataset appended to the same flags. A command that several pages have is run once. `make demo` and `make test` are
 .ci/run's. What README.md alone says: tests/scripts/test_readme.py; the commands in the tables of the paper's numbers:
-tests/scripts/test_tables.py; the Slurm script: test_clusters.py.
+tests/scripts/test_tables.py; the Slurm script: test_clusters.py; the commands for each kind of tower: test_towers.py.
 """
 import contextlib
 import importlib
@@ -30,15 +30,21 @@ from mote.runtime.checkpoints import save_checkpoint
 from mote.runtime.options import flag
 
 COMMANDS = list(dict.fromkeys(command for text in PAGES.values() for command in commands(text)))
-RUN_HERE = [command for command in COMMANDS if not command.startswith(("make ", "sbatch ", "pip "))]
+# On tiny files of the kinds that they name: test_towers.py.
+TOWERS = [command for command in commands(PAGES["docs/towers.md"]) if " --data-root " in command]
+RUN_HERE = [command for command in COMMANDS
+            if not command.startswith(("make ", "sbatch ", "pip ")) and command not in TOWERS]
 SCRIPTS = {"eval.py", "train.py", "tools/toyworld/pretrain.py", "tools/picture.py", "tools/toyworld/table.py",
            "tools/check.py", "tools/prepare.py", "tools/convert.py", "tools/compare.py", "tools/bench/speed.py",
-           "tools/doctor.py", "tools/size.py", "tests/torture/run.py", "tests/support/footage.py"}
+           "tools/doctor.py", "tools/size.py", "tests/torture/run.py", "tests/support/footage.py",
+           "tests/survey/run.py"}
 TINY = ["--backbone", "toyworld", "--pretrained", "toyworld", "--threads", "1", "--workers", "0", "--device", "cpu"]
 # Command -> the page that must show what it prints. None: whichever page has the command.
 TABLES = {"python tools/bench/speed.py --table": "docs/speed.md",
           "python tests/torture/run.py --table": "docs/reliability.md",
           "python tests/support/footage.py": "docs/data.md",
+          "python tests/survey/run.py --table families": "docs/towers.md",
+          "python tests/survey/run.py --table pixels": "docs/towers.md",
           "python tools/toyworld/table.py": None}
 NUMBER = r"[\d.]+(e[+-]\d+)?"
 
@@ -90,8 +96,9 @@ def test_every_command_is_known_to_these_tests():
         if command.startswith("sbatch "):
             assert command in PAGES["docs/clusters.md"]                       # test_clusters.py runs its script
         if command.startswith("pip "):                                        # .ci/run's make does, with the extras
-            assert command == "pip install -e ."
+            assert command in ("pip install -e .", 'pip install -e ".[towers]"')
             assert 'pip install --quiet -e ".[dev]"' in (ROOT / "Makefile").read_text()
+            assert re.search(r"^dev = .*[\[,]towers[\],]", (ROOT / "pyproject.toml").read_text(), flags=re.M)
 
 
 @pytest.mark.parametrize("command", RUN_HERE)
@@ -151,6 +158,7 @@ def prepare_for(tool: str, tmp_path: Path, monkeypatch) -> list[str]:
             evaluation.main(["--checkpoint", "RUN", "--data", "toyworld", "--workers", "0", "--json", file])
     return {"tools/toyworld/pretrain.py": ["--steps", "1", "--batch", "20", "--out", str(tmp_path / "clip.pt")],
             "tools/check.py": ["--out", str(tmp_path)], "tests/torture/run.py": ["sizes", "--quick"],
+            "tests/survey/run.py": ["RN50", "--file", str(tmp_path / "towers.jsonl")],
             "tools/bench/speed.py": ["views", "--quick"], "tools/doctor.py": TINY[:4]}.get(tool, [])
 
 

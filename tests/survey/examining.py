@@ -210,7 +210,8 @@ def tags_to_name(name: str) -> dict[str, Pixels]:
     quick = get_model_config(name).get("quick_gelu", False)
     named = {}
     for pixels, tags in found.items():
-        fitting = [tag for tag in tags if quick == get_pretrained_cfg(name, tag).get("quick_gelu", False)]
+        fitting = [tag for tag in tags
+                   if get_pretrained_cfg(name, tag).get("quick_gelu", False) == quick]
         if fitting:
             named[fitting[0]] = pixels
     return named

@@ -1,11 +1,11 @@
 """
-open_clip's models, made small: one layer or two, width 64, frames of 32 or 64 pixels, the same parts.
+open_clip's models, made small: a layer or two, width 64, frames of 32 or 64 pixels, the same parts.
 
     shrink(name, folder)           the description of a model by its name, with other numbers
-    standing_in(name, config)      open_clip's name means this description, for a while
-    hub_of_tiny_files(folder)      a hub's cache, for a while: text towers and tokenizers
+    standing_in(name, config)      for a while, open_clip's name means this description
+    hub_of_tiny_files(cache)       for a while, the hub's cache has tiny text towers and tokenizers
 
-What makes a tower the tower it is stays: the classes of its modules (`kinds`), pooling, projections,
+What makes a tower what it is stays: the classes of its modules (`kinds`), pooling, projections,
 activation, context length, the kind of tokenizer. A model of timm is made by timm's own function of
 that name, with fewer and narrower layers. Vocabularies shrink with their tokenizers
 (tests/support/tokenizers.py); CLIP's own is whole.
