@@ -12,7 +12,7 @@ import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
-from support import tokenizers
+from support import hub_cache, tokenizers
 from support.clips import TINY
 from support.pages import PAGES, block_after, commands, parse_command
 from survey.examining import at_random, write_small
@@ -75,15 +75,15 @@ def write_places(folder):
     weights = (folder / WEIGHTS["ViT-B-16-SigLIP"]).read_bytes()
     files = {**tokenizers.siglip(), "open_clip_model.safetensors": weights,
              "open_clip_config.json": json.dumps({"model_cfg": config, "preprocess_cfg": pixels}).encode()}
-    tokenizers.write_files(folder / "MODEL", files)
-    tokenizers.write_files(folder / "WORDS", tokenizers.siglip())
-    tokenizers.put_into_cache(folder / "hub", "ORG/NAME", files)
+    hub_cache.write_files(folder / "MODEL", files)
+    hub_cache.write_files(folder / "WORDS", tokenizers.siglip())
+    hub_cache.put_into_cache(folder / "hub", "ORG/NAME", files)
 
     for name, make in (("clip-vit-base-patch16", clip_folder), ("siglip-base-patch16-224", siglip_folder)):
         (folder / name).mkdir()
         make(folder / name)
     siglip = {file.name: file.read_bytes() for file in (folder / "siglip-base-patch16-224").iterdir()}
-    tokenizers.put_into_cache(folder / "hub", "google/siglip-base-patch16-224", siglip)
+    hub_cache.put_into_cache(folder / "hub", "google/siglip-base-patch16-224", siglip)
 
     (folder / "tower.json").write_text(json.dumps(TINY))
     save_as(at_random(build_clip(TINY)), folder / "tower.pt")

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
-from support import tokenizers
+from support import hub_cache, tokenizers
 from torch import nn
 
 WIDTH = 64
@@ -140,7 +140,7 @@ def hub_of_tiny_files(cache: Path, *names: str) -> Iterator[None]:
         text = open_clip.get_model_config(name)["text_cfg"]
         for key in ("hf_model_name", "hf_tokenizer_name"):
             if key in text:
-                tokenizers.put_into_cache(cache, text[key], tiny_repository(text[key]))
+                hub_cache.put_into_cache(cache, text[key], tiny_repository(text[key]))
     # The library reads the environment once, when it is imported.
     with (mock.patch.dict("os.environ", {"HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}),
           mock.patch.object(constants, "HF_HUB_CACHE", str(cache)),
