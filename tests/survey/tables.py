@@ -78,15 +78,16 @@ def family_line(family: str, members: list[dict]) -> list[str]:
     off = max((max(row["features_off"], row["classes_off"]) for row in good), default=0.0)
     checkpointing = {row["checkpointing"] for row in good}
     needs = {bool(row["tokenizer"] or row["text"]) for row in members}
-    return [family, some(sorted({row["name"] for row in members}, key=len)), towers(members),
+    return [family, some({row["name"] for row in members}), towers(members),
             texts(members), either(needs), either(checkpointing),
-            f"{len(good)} of {len(members)}", f"{off:.0e}"]
+            f"{len(good)} of {len(members)}", f"{off:.0e}" if off else "0"]
 
 
-def some(names: list[str]) -> str:
-    """The first of some names, and how many there are besides."""
+def some(names: set[str]) -> str:
+    """The shortest of some names, and how many there are besides."""
+    shortest = min(names, key=lambda name: (len(name), name))
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return f"`{names[0]}`{more}"
+    return f"`{shortest}`{more}"
 
 
 def either(answers: set[bool]) -> str:
@@ -104,8 +105,8 @@ def towers(members: list[dict]) -> str:
 
 def texts(members: list[dict]) -> str:
     """Text towers that are transformers', then whose tokenizers."""
-    theirs = sorted({row["text"] for row in members} - {""}, key=len)
-    words = sorted({row["tokenizer"] for row in members} - {""}, key=len)
+    theirs = {row["text"] for row in members} - {""}
+    words = {row["tokenizer"] for row in members} - {""}
     parts = []
     if theirs:
         parts.append(f"transformers', words of {some(words)}")
