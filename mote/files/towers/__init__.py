@@ -7,6 +7,7 @@ What a tower needs beside its weights: a description, pixels, words, and the pla
     of_transformers.py        CLIPModel and SiglipModel folders of transformers
     transformers_files.py     how they make frames and sentences: the files beside their weights
     families.py               whose weights a file holds, by the names in it
+    library.py                transformers itself: is it there, is it quiet
     hub.py                    files of Hugging Face's hub, from the cache or downloaded
 
 Copy the folder together with weights.py: it needs torch and open_clip, and for other words than

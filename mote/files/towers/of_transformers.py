@@ -18,18 +18,18 @@ later version of the library has other defaults. No path or name of the user's m
 Only code of the transformers package is ever run: a folder with code of its own is refused. Every
 mistake is a ValueError of one line that names the option, the value and the rule.
 
-Copy together with families.py and transformers_files.py: needs torch, transformers and open_clip.
+Copy together with the rest of this folder: needs torch, transformers and open_clip.
 Not part of the paper.
 """
-import contextlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from .families import family_of
+from .hub import in_one_line
+from .library import check_installed, quiet
 from .transformers_files import read_json, read_preprocessor, read_tokenizer
 
 KINDS = {"clip": "CLIP", "siglip": "Siglip"}    # model_type -> how the library's classes begin
@@ -138,11 +138,13 @@ def describe(kind: str, content: dict, folder: Path, option: str) -> dict:
 
     The library reads the file, since it knows its own old formats and its defaults.
     """
-    transformers = import_transformers(f"{option}: {folder} holds a model of transformers")
+    check_installed("transformers", f"{option}: {folder} holds a model of transformers")
+    import transformers
+
     names = ("text_config", "vision_config", "projection_dim", *OLD)
     said = {name: content[name] for name in names if content.get(name) is not None}
     try:
-        with quiet(transformers):
+        with quiet():
             read = getattr(transformers, f"{KINDS[kind]}Config")(**said)
     except Exception as error:                                   # whatever its validation raises
         raise ValueError(f"{option}: transformers cannot read config.json "
@@ -274,46 +276,20 @@ def build_model(described: dict) -> nn.Module:
     their weights over the versions.
     """
     name = KINDS[described["model_type"]]
-    transformers = import_transformers(f"a tower of transformers' {name}Model")
+    check_installed("transformers", f"a tower of transformers' {name}Model")
+    import transformers
+
     # The ids of special tokens are only looked at to warn of them, but for eos_token_id: that is
     # where CLIP reads the feature. SigLIP's defaults are CLIP's ids, outside of its vocabulary.
     unused = {"bos_token_id": None, "pad_token_id": None, "eos_token_id": None}
     towers = {**described, "text_config": {**unused, **described["text_config"]}}
     try:
-        with quiet(transformers):
+        with quiet():
             config = getattr(transformers, f"{name}Config")(**towers)
             return getattr(transformers, f"{name}Model")(config)
     except Exception as error:                                   # of its validation, and of torch
         raise ValueError(f"transformers cannot build this {name}Model "
                          f"({in_one_line(error)})") from None
-
-
-def import_transformers(what: str):
-    """The library. Raises ValueError where it is not installed; what: what needs it, in words."""
-    try:
-        import transformers
-    except ImportError as error:
-        raise ValueError(f"{what}: pip install transformers ({in_one_line(error)})") from None
-    return transformers
-
-
-@contextlib.contextmanager
-def quiet(transformers) -> Iterator[None]:
-    """Keep the library's warnings from the terminal: what is wrong raises an error.
-
-    It warns of every SigLIP that Google has published: its ids of special tokens are CLIP's.
-    """
-    logging = transformers.utils.logging
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-
-
-def in_one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 # --- its weights ----------------------------------------------------------------------------------

@@ -201,7 +201,8 @@ def text_config_folder(name: str) -> str:
     """
     if Path(name).is_dir():
         return name
-    file = hub.fetch(name, ["config.json"], f"the text tower {name}", "fetch it where there is a "
-                     f"network: python -c 'from transformers import AutoConfig; "
-                     f"AutoConfig.from_pretrained(\"{name}\")'")
+    instead = ("fetch it where there is a network, and let hf_model_name name its folder in a "
+               ".json or an open_clip_config.json")
+    option = f"--backbone: its text tower, {name} of transformers"
+    file = hub.fetch(name, ["config.json"], option, instead)
     return str(file.parent)

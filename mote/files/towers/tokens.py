@@ -10,20 +10,19 @@ its factory.get_tokenizer does. That function is not called: it knows no .json f
 description that it finds, and waits for a network.
 
 No code of a repository is ever run. Every mistake is a ValueError or OSError of one line that names
-the option, the value and the rule. Copy together with hub.py: needs torch and open_clip, and
-transformers for a tokenizer that is not CLIP's. Not part of the paper.
+the option, the value and the rule. Copy together with hub.py and library.py: needs torch and
+open_clip, and transformers for a tokenizer that is not CLIP's. Not part of the paper.
 """
-import contextlib
 import hashlib
-import importlib.util
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from torch import Tensor
 
 from . import hub
+from .library import INSTALL, check_installed, quiet
 
 # One of these holds the words. Without any, transformers makes up a vocabulary of special tokens
 # alone and says nothing.
@@ -34,7 +33,6 @@ VOCABULARY = ("tokenizer.json", "spiece.model", "sentencepiece.bpe.model", "toke
 CLASS = ("config.json", "tokenizer_config.json")
 BESIDE = ("merges.txt", "special_tokens_map.json", "added_tokens.json")
 
-INSTALL = 'pip install "mote-video[towers]"'
 INSTEAD = ("give --tokenizer DIR, a local folder with its files (tokenizer.json or the like, "
            "tokenizer_config.json, config.json)")
 
@@ -190,7 +188,7 @@ def read_folder(folder: Path, text_cfg: dict, option: str) -> Callable[[list[str
     # Last, so that no description can ask for the repository's code; None would ask the user.
     kwargs = {**(text_cfg.get("tokenizer_kwargs") or {}), "trust_remote_code": False}
     try:
-        with no_warnings():
+        with quiet():
             return HFTokenizer(str(folder), context_length=text_cfg.get("context_length", 77),
                                tokenizer_mode=text_cfg.get("tokenizer_mode"), **kwargs)
     except ImportError as error:
@@ -199,33 +197,6 @@ def read_folder(folder: Path, text_cfg: dict, option: str) -> Callable[[list[str
     except Exception as error:               # of transformers, json, tokenizers, sentencepiece
         raise ValueError(f"{option}: cannot read {words[0]} and its companions in {folder}: "
                          f"damaged, or for another library ({hub.in_one_line(error)})") from None
-
-
-def check_installed(package: str, option: str) -> None:
-    """Raise ValueError, with what to install, where a package that reads a tokenizer is missing."""
-    try:
-        found = importlib.util.find_spec(package)
-    except ModuleNotFoundError:              # google, of google.protobuf
-        found = None
-    if found is None:
-        package = package.removeprefix("google.")
-        raise ValueError(f"{option}: {package} reads it, and is not installed: "
-                         f"pip install {package}, or {INSTALL}")
-
-
-@contextlib.contextmanager
-def no_warnings() -> Iterator[None]:
-    """Without what transformers logs while it reads: of a model config that it does not use, such
-    as SigLIP's, and of formats that it tries in vain before it raises.
-    """
-    from transformers.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
 
 
 # --- whether it is this tower's -------------------------------------------------------------------
