@@ -72,10 +72,10 @@ class Config:
     gamma: float = option(GAMMA, "gamma of Eq. 11", above=0)
     clip_weight: float = option(1.0, "of the fine-tuned tower, the rest is the original CLIP; "
                                      "the authors' tests: 0.99", most=1)
-    backbone: str = option("", "open_clip model, .json, local-dir:, hf-hub:: of CLIP alone, or "
-                               "of another text tower")
+    backbone: str = option("", "open_clip model, .json, local-dir:DIR or hf-hub:ORG/NAME; for "
+                               "CLIP alone, or another text tower")
     pretrained: str = option("", "its weights: a tag or a file")
-    as_tag: str = option("", "the tag that a weights file is of: it says how frames are made")
+    as_tag: str = option("", "the tag whose weights the file holds: sets mean, std, resizing")
     tokenizer: str = option("", "the tokenizer's folder, in place of one from Hugging Face's hub")
 
     # On what machine. Of these, only the precision is part of the protocol.

@@ -66,7 +66,7 @@ class Config:
 
     backbone: str = option("ViT-B-16-quickgelu", "open_clip model, .json, local-dir:, hf-hub:")
     pretrained: str = option("openai", "its weights: open_clip tag or file; empty: random")
-    as_tag: str = option("", "the tag that a weights file is of: it says how frames are made")
+    as_tag: str = option("", "the tag whose weights the file holds: sets mean, std, resizing")
     tokenizer: str = option("", "the tokenizer's folder, in place of one from Hugging Face's hub")
     templates: str = option("", "a file of sentences with {} in place of the paper's 28")
     frames: int = positive(8, "T, frames per clip")

@@ -69,8 +69,8 @@ def class_embeddings(
     """Eq. 1, g, with prompt ensembling (Table 8): N names -> (N, D), unit length, float32.
 
     The result is on the CPU. cache: a folder. The name of the file in it is a hash of weights,
-    names and templates, so that nothing stale is ever found. progress: what the batches of
-    sentences are taken from, given their range; it may show a bar, as tqdm does. Warns of words
+    names and templates, so that nothing stale is ever found. progress: wraps the batches' range,
+    as tqdm does. Warns of words
     that the text tower has never seen. Raises ValueError for a template without exactly one {}.
     """
     check_templates(templates)
@@ -117,19 +117,18 @@ class Tokenizer:
     """Sentences -> token ids (n, context length), for the text tower of a clip_config.
 
     backbone: whose config it is. folder: the user's own copy of the tokenizer, "" for open_clip's.
-    token_ids: the only ones that the text tower has been trained on; None for a full vocabulary.
-    Raises ValueError or OSError, one line, where the tokenizer cannot be had.
+    name: which one it is, in words. Raises ValueError or OSError, one line, where it cannot be had.
     """
 
-    def __init__(self, backbone: str, config: dict, token_ids: Tensor | None = None,
-                 folder: str = ""):
-        self.encode = towers.find_tokenizer(backbone, config["text_cfg"],
-                                            towers.tokenizer_folder(backbone), folder)
-        self.knows_only(token_ids)
+    def __init__(self, backbone: str, config: dict, folder: str = ""):
+        text = config["text_cfg"]
+        own = towers.tokenizer_folder(backbone)
+        self.encode = towers.find_tokenizer(backbone, text, own, folder)
+        self.name = folder or text.get("hf_tokenizer_name") or "CLIP's"
+        self.known: set[int] | None = None                       # the full vocabulary
 
-    def knows_only(self, token_ids: Tensor | None) -> None:
-        """Warn of all other tokens from now on."""
-        self.known: set[int] | None = None
+    def limit_vocabulary(self, token_ids: Tensor | None) -> None:
+        """Warn of all other tokens from now on: the text tower was trained on these only."""
         if token_ids is not None:
             self.known = {0, *token_ids.tolist()}                # 0 pads
 
@@ -210,8 +209,8 @@ def load_clip(
 
     backbone: as clip_config takes it. pretrained: an open_clip tag (downloaded), a local file, or
     "" for random weights; "openai" if it is not given. A local-dir: or hf-hub: has weights of its
-    own. as_tag, tokenizer: what weights do not carry, where it is not known otherwise: the tag
-    that a file is of (files/towers/pixels.py), a folder with the tokenizer.
+    own. as_tag: the tag whose weights a file holds; it says how frames are made. tokenizer: a
+    folder with the tokenizer. Both are needed only where nothing else says it.
 
     The activation is part of the architecture, and the same weights load into either without a
     word: OpenAI's need QuickGELU, x sigmoid(1.702 x); open_clip's plain names have GELU. A tag that
@@ -223,21 +222,27 @@ def load_clip(
     # The description of the architecture, and the weights that are meant: a tag or a file. Neither
     # says all of it, so where both do, they must agree.
     config = clip_config(backbone)
+    pretrained = towers.which_weights(backbone, pretrained)
     own = towers.has_own_weights(backbone)
-    pretrained = check_pretrained(backbone, pretrained, own)
     tag = {} if own else get_pretrained_cfg(backbone, pretrained)            # {} for a file or none
+    file = None
     if tag:
         weights.check_activation(backbone, f"--pretrained {pretrained}", config, tag)
-    elif as_tag and "/" not in as_tag:
-        tag_of_file = towers.tag_of(backbone, as_tag)
-        weights.check_activation(backbone, f"--as-tag {as_tag}", config, tag_of_file)
+    elif pretrained:
+        file = weights.local_file(backbone, pretrained, SHIPPED)
 
     # Pixels and words, which weights do not carry. They come before weights are read: a mistake
     # shows in a second, and a wrong guess would only show as a worse score.
-    pixels, known_how = towers.find_pixels(backbone, config, tag, as_tag,
-                                           random=not pretrained and not own)
-    words = Tokenizer(backbone, config, folder=tokenizer)
-    file = find_file(backbone, pretrained, tag, own)
+    pixels, known_from = towers.find_pixels(backbone, config, tag, as_tag,
+                                            random=not pretrained and not own)
+    if as_tag and "/" not in as_tag:             # NAME/TAG, of another model, lends its pixels only
+        weights.check_activation(backbone, f"--as-tag {as_tag}", config,
+                                 towers.tag_of(backbone, as_tag))
+    sentences_to_ids = Tokenizer(backbone, config, tokenizer)
+    if tag:
+        file = weights.download(pretrained, tag)
+    elif own:
+        file = towers.own_weights(backbone)
 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)                   # the same weights on all ranks
@@ -247,73 +252,37 @@ def load_clip(
         unchecked = not tag and file.parent != SHIPPED
         if unchecked and os.environ.get("RANK", "0") == "0":
             print(f"{file}: loaded into {backbone}, activation {weights.activation(config)}; "
-                  f"pixels: {pixels}, {known_how}", *changes, sep="; ")
+                  f"pixels: {pixels}, {known_from}; tokenizer: {sentences_to_ids.name}",
+                  *changes, sep="; ")
 
     clip.pixels = pixels
     # What the weights alone do not say of the text tower; text_hash needs it.
-    clip.text_config = describe_text(config, words)
-    words.knows_only(getattr(clip, "token_ids", None))
-    return clip.eval(), words
-
-
-def check_pretrained(backbone: str, pretrained: str | None, own: bool) -> str:
-    """--pretrained, or what stands for it: "openai", and "" for a backbone with weights of its own.
-
-    Raises ValueError where both are given: one of them would be ignored.
-    """
-    if pretrained is None:
-        return "" if own else "openai"
-    if own and pretrained:
-        raise ValueError(f"--pretrained {pretrained}: --backbone {backbone} has weights of its "
-                         "own: leave --pretrained out")
-    return pretrained
-
-
-def find_file(backbone: str, pretrained: str, tag: dict, own: bool) -> Path | None:
-    """The weights; None for random ones. A tag comes before a file of the same name.
-
-    Raises ValueError or OSError where there are none.
-    """
-    if own:
-        return towers.own_weights(backbone)
-    if not pretrained:
-        return None
-    shipped = SHIPPED / f"{pretrained}.pt"
-    if not tag and shipped.is_file():
-        return shipped
-    return weights.find_weights(backbone, pretrained, tag)
-
-
-def describe_text(config: dict, tokenizer: Tokenizer) -> list:
-    """What fixes class embeddings beside weights. CLIP's own words leave no mark, so that hashes
-    from before other tokenizers stay."""
-    described = [weights.activation(config), config["text_cfg"]]
-    tokens = towers.tokens_hash(tokenizer.encode)
-    if tokens:
-        described.append(tokens)
-    if "transformers" in config:
-        described.append(config["transformers"])
-    return described
+    clip.text_config = [weights.activation(config),
+                        *towers.describe_text(config, sentences_to_ids.encode)]
+    sentences_to_ids.limit_vocabulary(getattr(clip, "token_ids", None))
+    return clip.eval(), sentences_to_ids
 
 
 def checkpoint_activations(visual: nn.Module, on: bool) -> None:
     """Recompute activations in the backward pass: less memory, more time, the same numbers.
 
-    Raises ValueError for a tower that cannot: open_clip's ResNets, and timm's without it, say
-    nothing of it and go on as before.
+    Raises ValueError for a tower without it: open_clip's ResNets, and any of timm's that lack it,
+    would ignore the call.
     """
     visual.set_grad_checkpointing(on)
     if on and not any(getattr(part, "grad_checkpointing", False) for part in visual.modules()):
-        raise ValueError(f"--checkpoint-activations: a {type(visual).__name__} has none")
+        raise ValueError("--checkpoint-activations: this visual tower, a "
+                         f"{type(visual).__name__}, does not support it")
 
 
 # --- its architecture -----------------------------------------------------------------------------
 def clip_config(backbone: str) -> dict:
-    """open_clip's description of an architecture: by its name, from a .json file, from a folder
-    (local-dir:DIR) or a repository (hf-hub:ORG/NAME), or toyworld's.
+    """open_clip's description of an architecture.
 
-    Raises ValueError for an unknown name (with the nearest ones), for a file that describes no
-    model and for a tower whose frames are not square; FileNotFoundError for a missing file.
+    backbone: open_clip's name, a .json file, a folder (local-dir:DIR), a repository of the hub
+    (hf-hub:ORG/NAME), or toyworld. Raises ValueError for an unknown name, with the nearest ones,
+    for a file that describes no model and for a tower whose frames are not square;
+    FileNotFoundError for a missing file.
     """
     shipped = SHIPPED / f"{backbone}.json"
     config = towers.read_config(str(shipped) if shipped.is_file() else backbone)
@@ -351,8 +320,8 @@ def build_clip(config: dict) -> nn.Module:
     try:
         return kind(**config)
     except (TypeError, KeyError, ValueError, RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"open_clip cannot build this model: {reason}") from None
+        raise ValueError("--backbone: open_clip cannot build this model "
+                         f"({towers.in_one_line(error)})") from None
 
 
 def build_visual(config: dict) -> nn.Module:

@@ -2,7 +2,7 @@
 Files that fill a CLIP: which one is meant, is it safe to load, does it fit.
 
     check_activation(...)           a tag's weights in a model with another activation are refused
-    find_weights(...)               an open_clip tag or a local file -> the file
+    local_file(...)                 the file that --pretrained names
     download(pretrained, tag)       a tag's file, cached or downloaded; seconds without a network
     load_weights(clip, file)        open_clip's, OpenAI's (a plain state dict) or safetensors
     stands_in(file)                 what was downloaded in place of weights: a pointer, a web page
@@ -38,7 +38,10 @@ SIZES = {"input_resolution", "context_length", "vocab_size"}   # no weights, in 
 
 # --- the activation -----------------------------------------------------------------------------
 def activation(config: dict) -> str:
-    """The name of the activation of both towers, of a model config or of a pretrained tag's."""
+    """QuickGELU or GELU: open_clip's quick_gelu, of a model config or of a pretrained tag.
+
+    A tower with an activation of its own, ResNet's or timm's, takes no notice of it.
+    """
     return "QuickGELU" if config.get("quick_gelu") else "GELU"
 
 
@@ -46,30 +49,30 @@ def check_activation(backbone: str, option: str, config: dict, tag: dict) -> Non
     """Raise ValueError if a tag's weights were trained with another activation than the model's.
 
     They would load without a word. open_clip has two names for such a model: with -quickgelu at
-    the end, and without; where it has one alone, its description stands, whatever the tag says.
-    tag: open_clip's description of the pretrained weights. option: what names it.
+    the end, and without. Where it has one alone, such as roberta-ViT-B-32, its description stands,
+    whatever the tag says. tag: open_clip's description of the weights. option: what names it.
     """
     import open_clip
 
+    if activation(tag) == activation(config):
+        return
     right = backbone.removesuffix("-quickgelu")
     if tag.get("quick_gelu"):
         right += "-quickgelu"
-    if activation(tag) == activation(config) or right == backbone:
-        return
-    if right in open_clip.list_models():
+    if right != backbone and right in open_clip.list_models():
         raise ValueError(f"--backbone {backbone} has {activation(config)}, but {option} "
                          f"was trained with the other activation: use --backbone {right}")
 
 
 # --- which file -----------------------------------------------------------------------------------
-def find_weights(backbone: str, pretrained: str, tag: dict) -> Path:
-    """The weights file of an open_clip tag, which is downloaded, or a local file.
+def local_file(backbone: str, pretrained: str, shipped: Path) -> Path:
+    """The weights file that --pretrained names, which is no tag; in `shipped` it has a short name.
 
-    tag: open_clip's description of the tag, empty if `pretrained` is none of this backbone's.
-    Raises OSError without a network, and ValueError, with the tags there are, for neither.
+    Raises ValueError where it is no file, with the tags that there are.
     """
-    if tag:
-        return download(pretrained, tag)
+    file = shipped / f"{pretrained}.pt"
+    if file.is_file():
+        return file
     file = Path(pretrained)
     if file.is_file():
         return file

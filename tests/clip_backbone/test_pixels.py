@@ -91,6 +91,12 @@ def test_random_weights_need_no_answer_and_a_tag_takes_no_second_one():
                                           ("openai", "has GELU, but --as-tag openai was trained with the other "
                                                      "activation: use --backbone ViT-L-14-quickgelu")])
 def test_a_tag_that_does_not_fit_is_refused_before_weights_are_read(tmp_path, as_tag, said):
-    file = tmp_path / "w.pt"                                     # it is not there
+    file = tmp_path / "w.pt"
+    file.write_bytes(b"not read")
     with pytest.raises(ValueError, match=f"{as_tag}.*{said}|{said}"):
         load_clip("ViT-L-14", str(file), as_tag)
+
+
+def test_a_mistyped_tag_is_named_before_pixels_are_asked_for():
+    with pytest.raises(ValueError, match="--pretrained laion2b_s32b_b28k: neither a file nor a tag of ViT-L-14; tags"):
+        load_clip("ViT-L-14", "laion2b_s32b_b28k")

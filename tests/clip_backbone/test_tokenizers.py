@@ -229,7 +229,7 @@ def test_a_cache_that_may_lack_a_part_is_not_believed(hub_cache, tmp_path, absen
 
 def test_what_is_no_name_of_a_repository_is_refused(hub_cache):
     text = refused(ValueError, "x.json", {"hf_tokenizer_name": "a/b/c"})
-    assert text.startswith("--backbone x.json: its tokenizer, a/b/c: 'a/b/c' is no name of a repository")
+    assert text.startswith("--backbone x.json: its tokenizer, a/b/c: 'a/b/c' is not the name of a repository")
 
 
 def test_a_folder_with_a_description_and_no_tokenizer_is_refused(tmp_path):

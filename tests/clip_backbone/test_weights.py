@@ -94,6 +94,14 @@ def test_sizes_that_open_clip_cannot_build_are_refused_in_one_line(config_file):
     assert one_line(raised)
 
 
+@pytest.mark.parametrize("tower", ["vision_cfg", "text_cfg"])
+def test_a_bare_assertion_of_open_clip_is_one_line_too(config_file, tower):
+    Path(config_file("tiny")).write_text(json.dumps({**TINY, tower: {**TINY[tower], "pool_type": "nonsense"}}))
+    with pytest.raises(ValueError, match="--backbone: open_clip cannot build this model .AssertionError") as raised:
+        load_clip(config_file("tiny"), "")
+    assert one_line(raised)
+
+
 def test_a_json_may_be_an_open_clip_hub_config(tmp_path):
     """{"model_cfg", "preprocess_cfg"}: the second says how pixels are normalised."""
     pixels = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}

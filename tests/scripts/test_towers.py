@@ -66,7 +66,7 @@ def test_the_tag_that_a_file_was_trained_as_travels_in_the_checkpoint(world, tmp
 
 
 @pytest.mark.parametrize("flags, said", [
-    (["--checkpoint-activations"], "--checkpoint-activations: a ModifiedResNet has none"),
+    (["--checkpoint-activations"], "--checkpoint-activations: this visual tower, a ModifiedResNet, does not"),
     (["--tokenizer", "nowhere"], "--tokenizer nowhere"),
     (["--as-tag", "nothing"], "--as-tag nothing: no tag of "),
     (["--pretrained", "openai"], "neither a file nor a tag of "),

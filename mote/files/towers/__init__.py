@@ -14,6 +14,7 @@ Copy the folder together with weights.py: it needs torch and open_clip, and for 
 CLIP's own, transformers. Not part of the paper.
 """
 from .families import family_of
+from .hub import in_one_line
 from .of_transformers import (
     TransformersCLIP,
     build_transformers,
@@ -21,10 +22,17 @@ from .of_transformers import (
     load_transformers,
 )
 from .pixels import Pixels, find_pixels, tag_of
-from .places import has_own_weights, own_weights, read_config, text_config_folder, tokenizer_folder
-from .tokens import find_tokenizer, tokens_hash
+from .places import (
+    has_own_weights,
+    own_weights,
+    read_config,
+    text_config_folder,
+    tokenizer_folder,
+    which_weights,
+)
+from .tokens import describe_text, find_tokenizer
 
-__all__ = ["Pixels", "TransformersCLIP", "build_transformers", "build_transformers_visual",
-           "family_of", "find_pixels", "find_tokenizer", "has_own_weights", "load_transformers",
-           "own_weights", "read_config", "tag_of", "text_config_folder", "tokenizer_folder",
-           "tokens_hash"]
+__all__ = ["build_transformers", "build_transformers_visual", "describe_text", "family_of",
+           "find_pixels", "find_tokenizer", "has_own_weights", "in_one_line", "load_transformers",
+           "own_weights", "Pixels", "read_config", "tag_of", "text_config_folder",
+           "tokenizer_folder", "TransformersCLIP", "which_weights"]

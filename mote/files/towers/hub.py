@@ -70,14 +70,15 @@ def cached(repository: str, names: list[str], option: str) -> Path | None:
         try:
             file = try_to_load_from_cache(repository, name)
         except HFValidationError:
-            raise ValueError(f"{option}: {repository!r} is no name of a repository, which has the "
-                             "form ORG/NAME") from None
+            raise ValueError(f"{option}: {repository!r} is not the name of a repository, which "
+                             "has the form ORG/NAME") from None
         if isinstance(file, str):
             return Path(file)
     return None
 
 
 def in_one_line(error: Exception) -> str:
+    """An error's class and the beginning of its message, for one line of ours."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 

@@ -47,7 +47,7 @@ FIELDS = {
 # Read in their place by the library, from before 2023.
 OLD = ("text_config_dict", "vision_config_dict")
 
-# What is near a model that is not read, and is.
+# For kinds of models that are not read: what comes near.
 INSTEAD = {
     "siglip2": "; it takes frames of any shape (NaFlex): a SigLIP2 for one size is of type siglip, "
                "and open_clip has such as ViT-B-16-SigLIP2",
@@ -58,9 +58,9 @@ ONE_TOWER = ("clip_vision_model", "clip_text_model", "siglip_vision_model", "sig
 
 # --- a folder -> its description ------------------------------------------------------------------
 def is_transformers(folder: Path) -> bool:
-    """Is config.json what describes it? Of what model it is, read_transformers says.
+    """Whether a folder is transformers': it has a config.json, and no open_clip_config.json.
 
-    A folder with open_clip's description as well is open_clip's: that says more of the frames.
+    With both it is open_clip's: its description says how frames are made.
     """
     has_theirs = (folder / "open_clip_config.json").is_file()
     return (folder / "config.json").is_file() and not has_theirs
@@ -183,11 +183,6 @@ def check_towers(described: dict, option: str) -> None:
     if not isinstance(end, int) or not 0 <= end < text["vocab_size"]:
         raise ValueError(f"{option}: eos_token_id is {end} in config.json, no token of its "
                          f"{text['vocab_size']}")
-
-    # A resumed run repeats a run without a stop bit for bit: nothing may be drawn in forward.
-    if text["attention_dropout"] or vision["attention_dropout"]:
-        raise ValueError(f"{option}: attention_dropout must be 0 in config.json: training here "
-                         "draws nothing in the towers")
 
 
 # --- its modules ----------------------------------------------------------------------------------

@@ -21,8 +21,9 @@ INTERPOLATIONS = ("bicubic", "bilinear")
 
 @dataclass(frozen=True)
 class Pixels:
-    """The defaults are those of OpenAI's CLIP, and of open_clip where a training sets no others.
+    """How frames are preprocessed for a tower.
 
+    The defaults are those of OpenAI's CLIP, and of open_clip where a training sets no others.
     mean, std: red, green, blue, in 0..1. resize_mode, of a frame that is tested: "shortest" brings
     the short side to the size and crops; "squash" brings both sides to it, whatever the shape was.
     interpolation: bicubic or bilinear.
@@ -36,7 +37,8 @@ class Pixels:
         size = {"shortest": "short side resized", "squash": "squashed"}[self.resize_mode]
         if (self.mean, self.std) == (OPENAI_MEAN, OPENAI_STD):
             return f"OpenAI's mean and std, {size}, {self.interpolation}"
-        mean, std = (" ".join(f"{number:g}" for number in three) for three in (self.mean, self.std))
+        mean = " ".join(f"{number:.8g}" for number in self.mean)
+        std = " ".join(f"{number:.8g}" for number in self.std)
         return f"mean {mean}, std {std}, {size}, {self.interpolation}"
 
 

@@ -20,7 +20,8 @@ LOCAL = "local-dir:"
 HUB = "hf-hub:"
 INSTEAD = f"fetch the repository where there is a network and give --backbone {LOCAL}DIR"
 
-# Where a folder has several, the first of these is meant, as open_clip has it.
+# Where a folder has several, the first of these is meant: open_clip's order, then transformers'
+# indices of shards.
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors",
            "open_clip_pytorch_model.bin", "open_clip_pytorch_model.pth", "model.safetensors",
            "pytorch_model.bin", "pytorch_model.pth", "model.pth", "model.safetensors.index.json",
@@ -114,6 +115,19 @@ def named_config(backbone: str) -> dict:
 def has_own_weights(backbone: str) -> bool:
     """Whether the weights lie beside the description: --pretrained has nothing to say then."""
     return backbone.startswith((LOCAL, HUB))
+
+
+def which_weights(backbone: str, pretrained: str | None) -> str:
+    """--pretrained, or what stands for it: "openai", and "" for a backbone with weights of its own.
+
+    Raises ValueError where both are given: one of them would be ignored.
+    """
+    if pretrained is None:
+        return "" if has_own_weights(backbone) else "openai"
+    if pretrained and has_own_weights(backbone):
+        raise ValueError(f"--pretrained {pretrained}: --backbone {backbone} has weights of its "
+                         "own: leave --pretrained out")
+    return pretrained
 
 
 def own_weights(backbone: str) -> Path:

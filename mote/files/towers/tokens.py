@@ -239,3 +239,19 @@ def tokens_hash(encode: Callable[[list[str]], Tensor]) -> str:
     if ids.equal(tokenize(list(PROBES), context_length=ids.shape[1])):
         return ""
     return hashlib.sha256(json.dumps(ids.tolist()).encode()).hexdigest()[:16]
+
+
+def describe_text(config: dict, encode: Callable[[list[str]], Tensor]) -> list:
+    """What fixes class embeddings beside weights: text_cfg, the tokenizer, transformers' numbers.
+
+    CLIP's own tokenizer leaves no mark, so that hashes from before other tokenizers stay. config:
+    of the whole tower. Entries that do not apply are left out.
+    """
+    described: list = [config["text_cfg"]]
+    tokens = tokens_hash(encode)
+    if tokens:
+        described.append(tokens)
+    if "transformers" in config:
+        described.append([config["transformers"]["model_type"],
+                          config["transformers"]["text_config"]])
+    return described
