@@ -21,7 +21,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mote.clip_backbone import Pixels, class_embeddings, has_own_weights, load_clip, text_hash
+from mote.clip_backbone import (
+    Pixels,
+    Tokenizer,
+    class_embeddings,
+    has_own_weights,
+    load_clip,
+    text_hash,
+)
 from mote.data import TestViews, Undecodable
 from mote.datasets.dataset import Dataset, class_names_of, dataset_folder, open_dataset
 from mote.datasets.lists import published_splits
@@ -98,7 +105,8 @@ def parse_config(argv: list[str] | None = None) -> Config:
     named = config.backbone and (config.pretrained or has_own_weights(config.backbone))
     if not config.checkpoint and not named:
         # Never random weights by mistake.
-        raise ValueError("give --checkpoint, or --backbone and --pretrained for CLIP alone")
+        raise ValueError("give --checkpoint, or for CLIP alone --backbone and --pretrained, "
+                         "or --backbone local-dir:DIR or hf-hub:ORG/NAME, which have weights")
     # Options that would be ignored in silence are refused: the number would not be as asked.
     if config.clip_weight < 1 and not config.checkpoint:
         raise ValueError("--clip-weight below 1 needs a --checkpoint to mix CLIP into")
@@ -132,8 +140,12 @@ def load(cfg: Config, names: list[str], ranks: Ranks) -> Loaded:
     """
     checkpoint = read_checkpoint(cfg.checkpoint) if cfg.checkpoint else None
     tower = text_tower(cfg, checkpoint)
-    clip, tokenizer = load_clip(**tower)
-    check_squash(cfg, pixels_of(checkpoint["clip"]) if checkpoint else clip.pixels)
+    clip, tokenizer = load_tower(cfg, tower)
+    pixels = pixels_of(checkpoint["clip"]) if checkpoint else clip.pixels
+    if cfg.as_tag and clip.pixels != pixels:
+        raise ValueError(f"--as-tag {cfg.as_tag}: {cfg.checkpoint} was trained on other pixels, "
+                         f"and is tested on them: {pixels}")
+    check_squash(cfg, pixels)
     clip = clip.to(ranks.device)
     # The visual tower was trained towards one text tower's class embeddings (Eq. 3). Those of
     # another may have the same shape, and the scores would be wrong without a word.
@@ -189,6 +201,17 @@ def text_tower(cfg: Config, checkpoint: dict | None) -> dict[str, str]:
         raise ValueError(f"{cfg.checkpoint} does not say which CLIP it came from, and its text "
                          "tower is needed: give --backbone and --pretrained")
     return tower
+
+
+def load_tower(cfg: Config, tower: dict[str, str]) -> tuple[nn.Module, Tokenizer]:
+    """`load_clip`, with a word on paths that are the checkpoint's and not the user's."""
+    try:
+        return load_clip(**tower)
+    except (ValueError, FileNotFoundError) as error:
+        if not cfg.checkpoint or cfg.backbone or cfg.pretrained:
+            raise
+        raise ValueError(f"{error} (so was {cfg.checkpoint} trained; if it has moved, give "
+                         "--backbone, --pretrained or --tokenizer)") from None
 
 
 def name_of(tower: dict[str, str]) -> str:

@@ -21,6 +21,7 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -201,6 +202,48 @@ is_torchscript = weights.is_torchscript
 load_weights = weights.load_weights
 
 
+class Source(NamedTuple):
+    """What is known of a CLIP before any weights are read: `find_clip`."""
+    config: dict
+    tag: dict                                   # open_clip's description of the weights; {} of none
+    file: Path | None                           # None: a tag's, which may be downloaded, or random
+    pixels: towers.Pixels
+    known_from: str                             # what says the pixels, in words
+    tokenizer: Tokenizer
+
+
+def find_clip(
+    backbone: str, pretrained: str | None = None, as_tag: str = "", tokenizer: str = "",
+) -> Source:
+    """All that a user can get wrong of a CLIP, but for damaged weights and a broken download.
+
+    The arguments are load_clip's. A mistake shows in a second here, and a wrong guess would only
+    show as a worse score. Raises ValueError or OSError, one line each.
+    """
+    from open_clip.pretrained import get_pretrained_cfg
+
+    # The description of the architecture, and the weights that are meant: a tag or a file. Neither
+    # says all of it, so where both do, they must agree.
+    config = clip_config(backbone)
+    pretrained = towers.which_weights(backbone, pretrained)
+    tag, file = {}, None
+    if towers.has_own_weights(backbone):
+        file = towers.own_weights(backbone)
+    elif pretrained:
+        tag = get_pretrained_cfg(backbone, pretrained)           # {} for a file
+        file = None if tag else weights.local_file(backbone, pretrained, SHIPPED)
+    if tag:
+        weights.check_activation(backbone, f"--pretrained {pretrained}", config, tag)
+
+    # Pixels and tokens, which weights do not carry.
+    is_random = not tag and file is None
+    pixels, known_from = towers.find_pixels(backbone, config, tag, as_tag, is_random)
+    if as_tag and "/" not in as_tag:            # NAME/TAG, of another model, lends its pixels only
+        weights.check_activation(backbone, f"--as-tag {as_tag}", config,
+                                 towers.tag_of(backbone, as_tag))
+    return Source(config, tag, file, pixels, known_from, Tokenizer(backbone, config, tokenizer))
+
+
 def load_clip(
     backbone: str = "ViT-B-16-quickgelu", pretrained: str | None = None, as_tag: str = "",
     tokenizer: str = "",
@@ -217,50 +260,29 @@ def load_clip(
     disagrees is refused; a file says nothing about it, so the activation is printed. The clip has
     an attribute `pixels`, for MoTE. Raises ValueError or OSError, one line each.
     """
-    from open_clip.pretrained import get_pretrained_cfg
-
-    # The description of the architecture, and the weights that are meant: a tag or a file. Neither
-    # says all of it, so where both do, they must agree.
-    config = clip_config(backbone)
-    pretrained = towers.which_weights(backbone, pretrained)
-    own = towers.has_own_weights(backbone)
-    tag = {} if own else get_pretrained_cfg(backbone, pretrained)            # {} for a file or none
-    file = None
-    if tag:
-        weights.check_activation(backbone, f"--pretrained {pretrained}", config, tag)
-    elif pretrained:
-        file = weights.local_file(backbone, pretrained, SHIPPED)
-
-    # Pixels and words, which weights do not carry. They come before weights are read: a mistake
-    # shows in a second, and a wrong guess would only show as a worse score.
-    pixels, known_from = towers.find_pixels(backbone, config, tag, as_tag,
-                                            random=not pretrained and not own)
-    if as_tag and "/" not in as_tag:             # NAME/TAG, of another model, lends its pixels only
-        weights.check_activation(backbone, f"--as-tag {as_tag}", config,
-                                 towers.tag_of(backbone, as_tag))
-    sentences_to_ids = Tokenizer(backbone, config, tokenizer)
-    if tag:
-        file = weights.download(pretrained, tag)
-    elif own:
-        file = towers.own_weights(backbone)
+    source = find_clip(backbone, pretrained, as_tag, tokenizer)
+    file = source.file
+    if source.tag:
+        file = weights.download(pretrained or "openai", source.tag)
 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)                   # the same weights on all ranks
-        clip = build_clip(config)
+        clip = build_clip(source.config)
+    activation = weights.activation(source.config)
     if file is not None:
+        own = towers.has_own_weights(backbone)
         changes = load_weights(clip, file, f"--backbone {backbone}:" if own else "--pretrained")
-        unchecked = not tag and file.parent != SHIPPED
+        unchecked = not source.tag and file.parent != SHIPPED
         if unchecked and os.environ.get("RANK", "0") == "0":
-            print(f"{file}: loaded into {backbone}, activation {weights.activation(config)}; "
-                  f"pixels: {pixels}, {known_from}; tokenizer: {sentences_to_ids.name}",
+            print(f"{file}: loaded into {backbone}, activation {activation}; pixels: "
+                  f"{source.pixels}, {source.known_from}; tokenizer: {source.tokenizer.name}",
                   *changes, sep="; ")
 
-    clip.pixels = pixels
+    clip.pixels = source.pixels
     # What the weights alone do not say of the text tower; text_hash needs it.
-    clip.text_config = [weights.activation(config),
-                        *towers.describe_text(config, sentences_to_ids.encode)]
-    sentences_to_ids.limit_vocabulary(getattr(clip, "token_ids", None))
-    return clip.eval(), sentences_to_ids
+    clip.text_config = [activation, *towers.describe_text(source.config, source.tokenizer.encode)]
+    source.tokenizer.limit_vocabulary(getattr(clip, "token_ids", None))
+    return clip.eval(), source.tokenizer
 
 
 def checkpoint_activations(visual: nn.Module, on: bool) -> None:

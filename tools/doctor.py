@@ -24,7 +24,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tools.examinations.findings import Finding, Findings, numbers  # noqa: E402
 from tools.examinations.installed import FFMPEG, explain, ffmpeg, generated, packages  # noqa: E402
-from tools.examinations.machine import device, disk, shared_memory, threads  # noqa: E402
+from tools.examinations.machine import device, disk, shared_memory, threads, tower  # noqa: E402
 from tools.examinations.step_memory import memory, take_steps  # noqa: E402
 from tools.examinations.training_videos import decoding  # noqa: E402
 
@@ -105,7 +105,7 @@ def main(argv: list[str] | None = None) -> int:
     config = options.config
     print(f"ok    looked at for train.py on {config.data}, {config.backbone}, "
           f"--batch {config.batch}:")
-    examinations = [generated, device, threads, shared_memory, disk]
+    examinations = [tower, generated, device, threads, shared_memory, disk]
     # These two need a real run: without its options, the sizes would be those of toyworld.
     if options.arguments:
         examinations += [decoding, memory]

@@ -185,15 +185,20 @@ def load_weights(clip: nn.Module, file: Path, option: str = "--pretrained") -> l
         load_all_names(clip, file)           # it reads the file again
         return changes
     except Exception as error:               # pickle, zip, key and shape errors of three libraries
-        begin = begin_of(file)
-        reason = " ".join(str(error).split()) or type(error).__name__
-        if begin:                            # such as "Entry not found"
-            reason = f"a text, it begins with {begin[:40]!r}"
-        family = towers.family_of(state)
-        if family and family != "OpenCLIP":
-            reason = f"by its names, {family}{BELONGS.get(family, '')}; {reason}"
-        raise ValueError(f"{option} {file}: not weights of this architecture, truncated, or "
-                         f"not a plain state dict ({reason[:200]})") from None
+        raise ValueError(f"{option} {file}: {why_not_loaded(error, file, state)}") from None
+
+
+def why_not_loaded(error: Exception, file: Path, state: dict[str, Tensor]) -> str:
+    """What a file is that does not fit, in words. state: what could be read of it."""
+    family = towers.family_of(state)
+    if family and family != "OpenCLIP":
+        return f"not weights of this architecture: by its names, {family}{BELONGS.get(family, '')}"
+    begin = begin_of(file)
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if begin:                                # such as "Entry not found"
+        reason = f"a text, it begins with {begin[:40]!r}"
+    return ("not weights of this architecture, truncated, or not a plain state dict "
+            f"({reason[:200]})")
 
 
 def is_torchscript(file: str | Path) -> bool:

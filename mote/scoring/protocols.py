@@ -39,6 +39,7 @@ PAPER_VIDEOS = {
 
 
 # Of OpenAI's CLIP: what frames are normalised with where a protocol says nothing else.
+# As in files/towers/pixels.py: here too, because this file copies alone.
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -138,10 +139,10 @@ class Protocol:
         text = ""
         if self.checkpoint:
             text += f"; checkpoint {self.checkpoint}"
-        if self.text:
-            text += f"; text tower {self.text}"
         if self.clip_weight < 1:
             text += f", {self.clip_weight:g} of it mixed with CLIP"
+        if self.text:
+            text += f"; text tower {self.text}"
         return text
 
 

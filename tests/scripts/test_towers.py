@@ -95,3 +95,23 @@ def test_of_another_text_tower_the_checkpoint_says_so(world, folder, tmp_path, c
     with pytest.raises(SystemExit, match="2"):
         evaluation.main(["--checkpoint", str(out), "--backbone", f"local-dir:{other}", "--data", "toyworld-novel"])
     assert f"--backbone local-dir:{other}: its text tower is not the one" in capsys.readouterr().err
+
+
+def test_a_tag_that_speaks_against_the_checkpoint_is_refused(world, folder, tmp_path, capsys):
+    """The checkpoint's model is tested on the pixels that it was trained on: another answer would be ignored."""
+    out = tmp_path / "run"
+    train.main([*SMALL, "--epochs", "1", "--zero-shot", "", "--out", str(out)])
+    with pytest.raises(SystemExit, match="2"):
+        evaluation.main(["--checkpoint", str(out), "--as-tag", "ViT-B-16-SigLIP/webli", "--data", "toyworld-novel"])
+    said = f"--as-tag ViT-B-16-SigLIP/webli: {out} was trained on other pixels"
+    assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_tower_that_has_moved_since_the_training_is_said_with_the_remedy(world, folder, tmp_path, capsys):
+    place, out = shutil.copytree(folder, tmp_path / "place"), tmp_path / "run"
+    train.main([*SMALL, "--epochs", "1", "--zero-shot", "", "--backbone", f"local-dir:{place}", "--out", str(out)])
+    place.rename(tmp_path / "elsewhere")
+    with pytest.raises(SystemExit, match="2"):
+        evaluation.main(["--checkpoint", str(out), "--data", "toyworld-novel"])
+    said = rf"no such folder (so was {out} trained; if it has moved, give --backbone, --pretrained or --tokenizer)"
+    assert said in capsys.readouterr().err.splitlines()[-1]

@@ -107,10 +107,19 @@ def test_what_is_wrong_decides_the_exit_status_and_a_warning_does_not(monkeypatc
 
 def test_with_options_of_train_the_training_is_looked_at_too(monkeypatch):
     ran = []
-    for name in ("packages", "ffmpeg", "generated", "device", "threads", "shared_memory", "disk", "decoding", "memory"):
+    for name in ("packages", "ffmpeg", "tower", "generated", "device", "threads", "shared_memory", "disk", "decoding",
+                 "memory"):
         monkeypatch.setattr(doctor, name, lambda _, name=name: ran.append(name) or ())
     assert doctor.main([]) == 0 and ran[-1] == "disk"
     assert doctor.main(["--ranks", "2", "--batch", "8"]) == 0 and ran[-2:] == ["decoding", "memory"]
+
+
+def test_a_tower_that_train_would_refuse_is_wrong(find, tmp_path):
+    """Before any weights are read, and in the words of train.py."""
+    (line,) = find(machine.tower, "--backbone", "ViT-L-14", "--pretrained", "nowhere.pt")
+    assert line.startswith("WRONG --pretrained nowhere.pt: neither a file nor a tag of ViT-L-14")
+    (line,) = find(machine.tower, "--backbone", "toyworld", "--pretrained", "toyworld")
+    assert line.startswith("ok    toyworld: ") and "OpenAI's mean and std" in line and "tokenizer: CLIP's" in line
 
 
 # --- what is installed ------------------------------------------------------------------------------------------------

@@ -24,6 +24,22 @@ def clips_of_a_batch(options: Namespace) -> int:
     return math.ceil(options.config.batch / options.ranks / options.config.accumulate)
 
 
+# --- 0. the tower ---------------------------------------------------------------------------------
+def tower(options: Namespace) -> Findings:
+    """The CLIP that train.py would load: is all there but a download. Its weights are not read."""
+    from mote.clip_backbone import find_clip
+
+    config = options.config
+    try:
+        source = find_clip(config.backbone, config.pretrained, config.as_tag, config.tokenizer)
+    except (ValueError, OSError) as error:
+        yield Finding(False, str(error))
+        return
+    where = source.file or f"{config.pretrained or 'random weights'}, not looked for"
+    yield Finding(True, f"{config.backbone}: {where}; pixels: {source.pixels}; "
+                        f"tokenizer: {source.tokenizer.name}")
+
+
 # --- 1. device ------------------------------------------------------------------------------------
 def device(options: Namespace) -> Findings:
     """The device that train.py would take, its precision, and a GPU for each rank.

@@ -56,11 +56,12 @@ def find_pixels(backbone: str, config: dict, tag: dict, as_tag: str, random: boo
             raise ValueError(f"--as-tag {as_tag}: it says what a file is, and --pretrained names a "
                              "tag already: leave it out")
         return read_pixels(tag, backbone), "of the tag"
-    if as_tag:
-        return read_pixels(tag_of(backbone, as_tag), backbone), f"of the tag {as_tag}"
-
     described = config.get("preprocess_cfg") or {}
-    if described.get("mean") is not None and described.get("std") is not None:
+    says_all = described.get("mean") is not None and described.get("std") is not None
+    if as_tag:
+        instead = ", in place of its description's" if says_all else ""
+        return read_pixels(tag_of(backbone, as_tag), backbone), f"of the tag {as_tag}{instead}"
+    if says_all:
         return read_pixels(described, backbone), "of its description"
     if random:
         return Pixels(), "of random weights"
@@ -72,9 +73,10 @@ def find_pixels(backbone: str, config: dict, tag: dict, as_tag: str, random: boo
         said = "; ".join(f"{', '.join(tags)}: {pixels}" for pixels, tags in choices.items())
         raise ValueError(f"--backbone {backbone}: its tags differ in mean, std or resizing, and a "
                          f"file does not say which it is: give --as-tag TAG, one of {said}")
-    raise ValueError(f"--backbone {backbone}: neither a description nor a tag says which mean and "
-                     "std its weights were trained with: give --as-tag NAME/TAG of a model that "
-                     "was trained alike, such as ViT-B-32/openai (open_clip's default)")
+    raise ValueError(f"--backbone {backbone}: which mean and std were its weights trained with? "
+                     "Neither preprocess_cfg in its description, a preprocessor_config.json beside "
+                     "it nor a tag says so: add one, or give --as-tag NAME/TAG of a model that was "
+                     "trained alike (ViT-B-32/openai has open_clip's defaults)")
 
 
 def tag_of(backbone: str, as_tag: str) -> dict:
@@ -87,7 +89,7 @@ def tag_of(backbone: str, as_tag: str) -> dict:
     if not found:
         tags = ", ".join(list_pretrained_tags_by_model(name or backbone)) or "none"
         raise ValueError(f"--as-tag {as_tag}: no tag of {name or backbone}; tags: {tags} "
-                         "(NAME/TAG for a tag of another model)")
+                         "(NAME/TAG for a tag of another model, such as ViT-B-32/openai)")
     return found
 
 
