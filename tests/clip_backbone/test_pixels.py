@@ -73,7 +73,9 @@ def test_what_a_description_leaves_open_is_as_open_clip_has_it(preprocess, pixel
 
 
 @pytest.mark.parametrize("preprocess", [{"resize_mode": "longest"}, {"interpolation": "lanczos"}, {"mean": [0.5]},
-                                        {"std": [0.5] * 4}])
+                                        {"std": [0.5] * 4}, {"std": [0.2, 0, 0.2]}, {"mean": "0.5"},
+                                        {"mean": [0.5, None, 0.5]}, {"std": [float("nan")] * 3}, {"mean": {"r": 1}},
+                                        {"resize_mode": ["squash"]}, {"interpolation": 3}])
 def test_a_way_to_make_frames_that_is_not_known_is_refused_in_one_line(preprocess):
     with pytest.raises(ValueError, match="--backbone x: its frames are made in a way that is not known here") as raised:
         read_pixels(preprocess, "x")
@@ -100,3 +102,8 @@ def test_a_tag_that_does_not_fit_is_refused_before_weights_are_read(tmp_path, as
 def test_a_mistyped_tag_is_named_before_pixels_are_asked_for():
     with pytest.raises(ValueError, match="--pretrained laion2b_s32b_b28k: neither a file nor a tag of ViT-L-14; tags"):
         load_clip("ViT-L-14", "laion2b_s32b_b28k")
+
+
+def test_a_preprocess_cfg_that_is_no_object_is_refused():
+    with pytest.raises(ValueError, match="--backbone x.json: preprocess_cfg must be an object with mean and std, got"):
+        of_a_file("x.json", preprocess_cfg=[0.5])

@@ -12,6 +12,7 @@ in this order, and never guessed:
 Not part of the paper.
 """
 from dataclasses import dataclass
+from math import isfinite
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -57,6 +58,9 @@ def find_pixels(backbone: str, config: dict, tag: dict, as_tag: str, random: boo
                              "tag already: leave it out")
         return read_pixels(tag, backbone), "of the tag"
     described = config.get("preprocess_cfg") or {}
+    if not isinstance(described, dict):
+        raise ValueError(f"--backbone {backbone}: preprocess_cfg must be an object with mean and "
+                         f"std, got {described!r}")
     says_all = described.get("mean") is not None and described.get("std") is not None
     if as_tag:
         instead = ", in place of its description's" if says_all else ""
@@ -113,17 +117,26 @@ def read_pixels(preprocess: dict, backbone: str) -> Pixels:
     said = {name: preprocess[name] for name in Pixels.__dataclass_fields__
             if preprocess.get(name) is not None}                 # a mean may be 0
     for name in {"mean", "std"} & said.keys():
-        numbers = said[name]
-        if isinstance(numbers, (int, float)):                    # open_clip's for all three
-            numbers = [numbers] * 3
-        said[name] = tuple(float(number) for number in numbers)
+        if isinstance(said[name], (int, float)):                 # open_clip's for all three
+            said[name] = [said[name]] * 3
     if said.get("interpolation") == "random":                    # in training; in tests, bicubic
         said["interpolation"] = "bicubic"
 
-    pixels = Pixels(**said)
-    known = pixels.resize_mode in RESIZE_MODES and pixels.interpolation in INTERPOLATIONS
-    if not known or len(pixels.mean) != 3 or len(pixels.std) != 3:
+    if not is_known(**said):
         raise ValueError(f"--backbone {backbone}: its frames are made in a way that is not known "
                          f"here ({said}); known: {' or '.join(RESIZE_MODES)}, "
-                         f"{' or '.join(INTERPOLATIONS)}, 3 numbers of mean and of std")
-    return pixels
+                         f"{' or '.join(INTERPOLATIONS)}, 3 numbers of mean, 3 above 0 of std")
+    for name in {"mean", "std"} & said.keys():
+        said[name] = tuple(float(number) for number in said[name])
+    return Pixels(**said)
+
+
+def is_known(mean: list | tuple = OPENAI_MEAN, std: list | tuple = OPENAI_STD,
+             resize_mode: str = "shortest", interpolation: str = "bicubic") -> bool:
+    """Whether frames can be made so. The values are those of a file: of any type."""
+    for numbers in (mean, std):
+        if not isinstance(numbers, (list, tuple)) or len(numbers) != 3:
+            return False
+        if not all(isinstance(number, (int, float)) and isfinite(number) for number in numbers):
+            return False
+    return min(std) > 0 and resize_mode in RESIZE_MODES and interpolation in INTERPOLATIONS
