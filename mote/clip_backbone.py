@@ -310,11 +310,19 @@ def clip_config(backbone: str) -> dict:
     config = towers.read_config(str(shipped) if shipped.is_file() else backbone)
     config["vision_cfg"].pop("timm_model_pretrained", None)      # --pretrained's to say
 
-    size = config["vision_cfg"].get("image_size", 224)
-    if isinstance(size, list) and len(set(size)) > 1:
-        raise ValueError(f"--backbone {backbone}: its frames are {size[0]} x {size[1]} pixels, and "
-                         "only square ones are cut here")
+    check_image_size(backbone, config["vision_cfg"].get("image_size", 224))
     return config
+
+
+def check_image_size(backbone: str, size: object) -> None:
+    """Raise ValueError unless it is a number of pixels, or two equal ones: frames are square."""
+    sides = size if isinstance(size, list) and len(size) == 2 else [size]
+    if not all(type(side) is int and side > 0 for side in sides):
+        raise ValueError(f"--backbone {backbone}: image_size must be a number of pixels, or two, "
+                         f"got {size!r}")
+    if len(set(sides)) > 1:
+        raise ValueError(f"--backbone {backbone}: its frames are {sides[0]} x {sides[1]} pixels, "
+                         "and only square ones are cut here")
 
 
 def build_clip(config: dict) -> nn.Module:

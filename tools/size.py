@@ -32,7 +32,7 @@ from mote.temporal_experts import TemporalTransformer  # noqa: E402
 
 @dataclass(frozen=True)
 class Config:
-    backbone: str = option("ViT-B-16-quickgelu", "open_clip model, or a .json that describes one")
+    backbone: str = option("ViT-B-16-quickgelu", "open_clip model, .json, local-dir:, hf-hub:")
     frames: int = positive(8, "T, frames per view")
     layers: int = option(4, "L, layers of the temporal transformer")
     experts: int = positive(4, "E, experts per layer in training")

@@ -181,6 +181,7 @@ def load_weights(clip: nn.Module, file: Path, option: str = "--pretrained") -> l
         if "token_ids" in state:
             load_token_rows(clip, state)
             return []
+        check_floating(clip, state)
         changes = [*adopt_logit_bias(clip, state), *resized_positions(clip, state)]
         load_all_names(clip, file)           # it reads the file again
         return changes
@@ -211,6 +212,14 @@ def is_torchscript(file: str | Path) -> bool:
             return any(name.split("/")[1:] == ["constants.pkl"] for name in archive.namelist())
     except Exception:                        # no zip, or a damaged one: weights_only=True decides
         return False
+
+
+def check_floating(clip: nn.Module, state: dict[str, Tensor]) -> None:
+    """Raise ValueError for whole numbers in place of weights: quantised, they need their scales."""
+    for name, tensor in clip.state_dict().items():
+        found = state.get(name, tensor)
+        if tensor.is_floating_point() and not found.is_floating_point():
+            raise ValueError(f"{name} is {found.dtype}, and must be of floating point")
 
 
 def adopt_logit_bias(clip: nn.Module, state: dict[str, Tensor]) -> list[str]:

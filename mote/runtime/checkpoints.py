@@ -235,6 +235,9 @@ def original_clip(checkpoint: dict | None, backbone: str = "", pretrained: str =
     if backbone and has_own_weights(backbone):
         return given
     about = checkpoint["clip"] if checkpoint else {}
+    if backbone and not pretrained and has_own_weights(about.get("backbone", "")):
+        raise ValueError(f"--backbone {backbone}: give --pretrained too, its weights; the "
+                         f"checkpoint's lie in {about['backbone']}")
     tower = {name: value or about.get(name, "") for name, value in given.items()}
     if pretrained and not Path(pretrained).is_file():
         tower["as_tag"] = as_tag
@@ -297,6 +300,7 @@ def interpolate(checkpoint: dict, clip: torch.nn.Module, clip_weight: float) -> 
     test scripts use 0.99; the paper does not mention it. Rank 0 prints what is done. Raises
     ValueError, one line, where clip has another architecture.
     """
+    check_same_statistics(pixels_of(checkpoint["clip"]), clip.pixels)
     fine_tuned = checkpoint["model"]
     original = {f"visual.{name}": tensor for name, tensor in clip.visual.state_dict().items()}
     original["logit_scale"] = clip.logit_scale.detach().reshape(())
@@ -310,6 +314,13 @@ def interpolate(checkpoint: dict, clip: torch.nn.Module, clip_weight: float) -> 
     if os.environ.get("RANK", "0") == "0":
         print(f"visual tower: {clip_weight:g} x fine-tuned + {1 - clip_weight:.4g} x original CLIP")
     return {**checkpoint, "model": mixed}
+
+
+def check_same_statistics(fine_tuned: Pixels, original: Pixels) -> None:
+    """Raise ValueError for two towers whose frames have another mean or std: no mix fits both."""
+    if (fine_tuned.mean, fine_tuned.std) != (original.mean, original.std):
+        raise ValueError("cannot mix in a CLIP that was trained on other pixels: the checkpoint's "
+                         f"have {fine_tuned}, this one's {original}")
 
 
 def check_same_tower(fine_tuned: dict[str, Tensor], original: dict[str, Tensor]) -> None:

@@ -276,9 +276,27 @@ def check_start(start: Start, about: dict, last_step: int) -> None:
     if start.resumed:
         check_resumed(start.resumed, **{name: about[name] for name in SHARED})
         check_statistics(start.resumed["clip"], about["clip"])
+    if start.initial and os.environ.get("RANK", "0") == "0":
+        for change in changes_from(start.initial, about):
+            print(f"--init: {change}: the training has to make up for it")
     if start.step > last_step:
         raise ValueError(f"--resume: step {start.step} of the checkpoint is past the {last_step} "
                          f"steps of --epochs {about['config']['epochs']}")
+
+
+def changes_from(initial: dict, about: dict) -> list[str]:
+    """Words for what --init's weights were trained with and this run has not: pixels, text tower.
+
+    Neither is refused: a training adapts to it. The authors' checkpoints name no text tower.
+    """
+    changes = []
+    trained = pixels_of(initial["clip"])
+    here = pixels_of(about["clip"])
+    if (trained.mean, trained.std) != (here.mean, here.std):
+        changes.append(f"trained on pixels with {trained}, now {here}")
+    if initial.get("text_hash", about["text_hash"]) != about["text_hash"]:
+        changes.append("trained towards the class embeddings of another text tower")
+    return changes
 
 
 def agree_on_start(start: Start) -> Start:

@@ -75,7 +75,9 @@ def test_what_a_description_leaves_open_is_as_open_clip_has_it(preprocess, pixel
 @pytest.mark.parametrize("preprocess", [{"resize_mode": "longest"}, {"interpolation": "lanczos"}, {"mean": [0.5]},
                                         {"std": [0.5] * 4}, {"std": [0.2, 0, 0.2]}, {"mean": "0.5"},
                                         {"mean": [0.5, None, 0.5]}, {"std": [float("nan")] * 3}, {"mean": {"r": 1}},
-                                        {"resize_mode": ["squash"]}, {"interpolation": 3}])
+                                        {"resize_mode": ["squash"]}, {"interpolation": 3},
+                                        {"mean": [123.6, 116.7, 103.5]},
+                                        {"std": 10**400}, {"mean": [True] * 3}, {"std": -0.5}])
 def test_a_way_to_make_frames_that_is_not_known_is_refused_in_one_line(preprocess):
     with pytest.raises(ValueError, match="--backbone x: its frames are made in a way that is not known here") as raised:
         read_pixels(preprocess, "x")

@@ -204,6 +204,25 @@ def test_frames_that_are_not_square_are_refused(tmp_path):
     assert one_line(raised)
 
 
+@pytest.mark.parametrize("size", [0, -16, "16", 16.0, [16], [], None, [16, -16]])
+def test_an_image_size_that_is_no_number_of_pixels_is_refused(tmp_path, size):
+    vision = {**TINY["vision_cfg"], "image_size": size}
+    (tmp_path / "odd.json").write_text(json.dumps({**TINY, "vision_cfg": vision}))
+    with pytest.raises(ValueError, match="--backbone .*odd.json: image_size must be a number of pixels") as raised:
+        load_clip(str(tmp_path / "odd.json"), "")
+    assert one_line(raised)
+
+
+def test_weights_of_whole_numbers_are_refused(original, tmp_path):
+    """Quantised: copied into the tower as they are, they would give a score, and a wrong one."""
+    (tmp_path / "tiny.json").write_text(json.dumps(TINY))
+    state = {name: (100 * tensor).to(torch.int8) for name, tensor in original.state_dict().items()}
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match="is torch.int8, and must be of floating point") as raised:
+        load_clip(str(tmp_path / "tiny.json"), str(tmp_path / "w.pt"))
+    assert one_line(raised)
+
+
 def test_activation_checkpointing_that_a_tower_does_not_have_is_refused():
     resnet = build_clip({**TINY, "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8}}).visual
     checkpoint_activations(resnet, False)

@@ -3,6 +3,7 @@ load_clip on a folder of transformers, or a repository of it in the cache: as tr
 
 The models are tiny and random, laid out as the published ones are.
 """
+import json
 import shutil
 
 import open_clip
@@ -123,4 +124,28 @@ def test_words_that_are_missing_are_named_before_weights_are_read(tmp_path, kind
         (tmp_path / words).unlink(missing_ok=True)
     (tmp_path / "model.safetensors").write_bytes(b"not read")
     with pytest.raises(ValueError, match="--backbone local-dir:.*its tokenizer, in the same folder: there is no tok"):
+        load_clip(f"local-dir:{tmp_path}")
+
+
+@pytest.mark.parametrize("content", ['{"weight_map": {"a": "../../x"}}', '{"weight_map": {"a": 5}}', "{}", "[]", "{"])
+def test_a_damaged_index_of_shards_is_one_line(hub_cache, tmp_path, content):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    folders.clip_folder(folder)
+    (folder / "model.safetensors").rename(folder / "model.safetensors.index.json")
+    (folder / "model.safetensors.index.json").write_text(content)
+    hub_cache("somebody/shards", {file.name: file.read_bytes() for file in folder.iterdir()})
+    said = "--backbone hf-hub:somebody/shards: model.safetensors.index.json is damaged"
+    with pytest.raises(ValueError, match=said) as raised:
+        load_clip("hf-hub:somebody/shards")
+    assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("change, said", [({"model_type": ["clip"]}, "config.json has no model_type"),
+                                          ({"architectures": 3}, "architectures in config.json must be a list, got 3")])
+def test_a_config_of_other_types_is_one_line(tmp_path, change, said):
+    folders.clip_folder(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ValueError, match=f"--backbone local-dir:.*{said}"):
         load_clip(f"local-dir:{tmp_path}")

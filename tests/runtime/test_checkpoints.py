@@ -9,6 +9,7 @@ import os
 import pickle
 import tempfile
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from torch.testing import assert_close
 from torture.job import flip
 
 from mote import load_model
-from mote.clip_backbone import clip_config, load_clip
+from mote.clip_backbone import Pixels, clip_config, load_clip
 from mote.runtime.checkpoints import build_model, interpolate, read_checkpoint, save_checkpoint
 
 
@@ -233,6 +234,12 @@ def clip():
     return load_clip("toyworld", "toyworld")[0]
 
 
+@pytest.fixture
+def toy_saved(saved):
+    """Trained on the pixels of toyworld's CLIP: with others, nothing is mixed in."""
+    return {**saved, "clip": {**saved["clip"], **asdict(Pixels())}}
+
+
 def visual_of(checkpoint):
     return {name: tensor for name, tensor in checkpoint["model"].items() if name.startswith("visual.")}
 
@@ -241,26 +248,26 @@ def original_visual(clip):
     return {f"visual.{name}": tensor for name, tensor in clip.visual.state_dict().items()}
 
 
-def test_a_clip_weight_of_one_changes_nothing(saved, clip):
-    assert_close(dict(interpolate(saved, clip, 1.0)["model"]), dict(saved["model"]), rtol=0, atol=0)
+def test_a_clip_weight_of_one_changes_nothing(toy_saved, clip):
+    assert_close(dict(interpolate(toy_saved, clip, 1.0)["model"]), dict(toy_saved["model"]), rtol=0, atol=0)
 
 
-def test_a_clip_weight_of_zero_is_the_original_clip(saved, clip):
-    mixed = interpolate(saved, clip, 0.0)
+def test_a_clip_weight_of_zero_is_the_original_clip(toy_saved, clip):
+    mixed = interpolate(toy_saved, clip, 0.0)
     assert_close(visual_of(mixed), original_visual(clip), rtol=0, atol=0)
     assert_close(mixed["model"]["logit_scale"], clip.logit_scale.detach(), rtol=0, atol=0)
 
 
-def test_a_clip_weight_between_is_the_weighted_mean(saved, clip):
+def test_a_clip_weight_between_is_the_weighted_mean(toy_saved, clip):
     """0.75 a + 0.25 b, in float64 beside float32: a few units of its last place."""
-    mixed, original = visual_of(interpolate(saved, clip, 0.75)), original_visual(clip)
-    for name, tensor in visual_of(saved).items():
+    mixed, original = visual_of(interpolate(toy_saved, clip, 0.75)), original_visual(clip)
+    for name, tensor in visual_of(toy_saved).items():
         right = 0.75 * tensor.double() + 0.25 * original[name].double()
         assert_close(mixed[name].double(), right, atol=1e-6, rtol=1e-6)
 
 
 def test_interpolation_leaves_temporal_transformer_classes_and_checkpoint_alone(clip):
-    saved = new_checkpoint()
+    saved = {**new_checkpoint(), "clip": {**new_checkpoint()["clip"], **asdict(Pixels())}}
     before = {name: tensor.clone() for name, tensor in saved["model"].items()}
     mixed = interpolate(saved, clip, 0.3)
     for name, tensor in before.items():
@@ -270,27 +277,27 @@ def test_interpolation_leaves_temporal_transformer_classes_and_checkpoint_alone(
     assert mixed["classes"] == saved["classes"] and mixed["step"] == saved["step"]
 
 
-def test_interpolation_prints_what_it_does(saved, clip, capsys):
-    interpolate(saved, clip, 0.99)
+def test_interpolation_prints_what_it_does(toy_saved, clip, capsys):
+    interpolate(toy_saved, clip, 0.99)
     assert capsys.readouterr().out == "visual tower: 0.99 x fine-tuned + 0.01 x original CLIP\n"
 
 
-def test_loading_interpolates_only_if_asked(saved, clip, tmp_path, capsys):
-    save_checkpoint(tmp_path / "x.pt", saved)
+def test_loading_interpolates_only_if_asked(toy_saved, clip, tmp_path, capsys):
+    save_checkpoint(tmp_path / "x.pt", toy_saved)
     plain = load_model(tmp_path / "x.pt")
     assert capsys.readouterr().out == ""
     mixed = load_model(tmp_path / "x.pt", clip_weight=0)         # the CLIP that the checkpoint names
     assert "original CLIP" in capsys.readouterr().out
-    assert_close(plain.visual.conv1.weight, saved["model"]["visual.conv1.weight"], rtol=0, atol=0)
+    assert_close(plain.visual.conv1.weight, toy_saved["model"]["visual.conv1.weight"], rtol=0, atol=0)
     assert_close(mixed.visual.conv1.weight, clip.visual.conv1.weight, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("vision", [{"width": 64}, {"layers": 4}, {"layers": 2}], ids=str)
-def test_a_clip_of_another_architecture_is_not_mixed_in(saved, tmp_path, vision):
+def test_a_clip_of_another_architecture_is_not_mixed_in(toy_saved, tmp_path, vision):
     config = clip_config("toyworld")
     config["vision_cfg"] = {**config["vision_cfg"], **vision}
     (tmp_path / "other.json").write_text(json.dumps(config))
     other, _ = load_clip(str(tmp_path / "other.json"), "")
     with pytest.raises(ValueError) as raised:
-        interpolate(saved, other, 0.5)
+        interpolate(toy_saved, other, 0.5)
     assert len(str(raised.value).splitlines()) == 1

@@ -14,6 +14,7 @@ from support.runs import SMALL, checkpoint
 
 import eval as evaluation
 import train
+from mote import load_model
 from mote.clip_backbone import build_clip, load_clip
 
 SHIPPED = ROOT / "mote/toyworld"
@@ -115,3 +116,36 @@ def test_a_tower_that_has_moved_since_the_training_is_said_with_the_remedy(world
         evaluation.main(["--checkpoint", str(out), "--data", "toyworld-novel"])
     said = rf"no such folder (so was {out} trained; if it has moved, give --backbone, --pretrained or --tokenizer)"
     assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_init_says_what_its_weights_were_not_trained_with(world, folder, tmp_path, capsys):
+    first, other = tmp_path / "first", shutil.copytree(folder, tmp_path / "other")
+    train.main([*SMALL, "--epochs", "1", "--zero-shot", "", "--out", str(first)])
+    assert "--init:" not in capsys.readouterr().out
+    config = json.loads((other / "open_clip_config.json").read_text())
+    config["preprocess_cfg"] = {"mean": [0.5] * 3, "std": [0.5] * 3}
+    (other / "open_clip_config.json").write_text(json.dumps(config))
+    clip, _ = load_clip("toyworld", "toyworld")
+    with torch.no_grad():
+        clip.text_projection.mul_(1.5)
+    torch.save(clip.state_dict(), other / "open_clip_pytorch_model.bin")
+    train.main([*SMALL, "--epochs", "1", "--zero-shot", "", "--backbone", f"local-dir:{other}", "--init", str(first),
+                "--out", str(tmp_path / "second")])
+    printed = capsys.readouterr().out
+    assert "--init: trained on pixels with OpenAI's mean and std, " in printed
+    assert ", now mean 0.5 0.5 0.5, std 0.5 0.5 0.5, " in printed
+    assert "--init: trained towards the class embeddings of another text tower: " in printed
+
+
+def test_a_clip_of_other_pixels_or_without_weights_is_not_mixed_in(world, folder, tmp_path):
+    out, other = tmp_path / "run", shutil.copytree(folder, tmp_path / "other")
+    place = ["--backbone", f"local-dir:{folder}"]
+    train.main([*SMALL, "--epochs", "1", "--zero-shot", "", *place, "--out", str(out)])
+    config = json.loads((other / "open_clip_config.json").read_text())
+    config["preprocess_cfg"] = {"mean": [0.5] * 3, "std": [0.5] * 3}
+    (other / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="cannot mix in a CLIP that was trained on other pixels"):
+        load_model(out, clip_weight=0.5, backbone=f"local-dir:{other}")
+    with pytest.raises(ValueError, match="--backbone toyworld: give --pretrained too"):
+        load_model(out, clip_weight=0.5, backbone="toyworld")
+    load_model(out, clip_weight=0.5, backbone="toyworld", pretrained="toyworld")

@@ -44,6 +44,8 @@ def parse(file: str):
     def refuse(name: str):
         raise ValueError(f"{name} is not a number")
 
+    if Path(file).is_dir():
+        raise ValueError(f"{file}: a folder; give the file that eval.py --json wrote")
     try:
         return json.loads(Path(file).read_text(encoding="utf-8"), parse_constant=refuse)
     except (ValueError, RecursionError) as error:

@@ -101,6 +101,8 @@ def read_kind(folder: Path, option: str) -> tuple[str, dict]:
     """model_type and all of config.json. Raises ValueError for any but the two kinds, in words."""
     content = read_json(folder / "config.json", option)
     kind = content.get("model_type")
+    if not isinstance(kind, str):
+        kind = None
     only = "only models of type clip and siglip are read"
 
     if kind in ONE_TOWER:
@@ -125,6 +127,8 @@ def read_kind(folder: Path, option: str) -> tuple[str, dict]:
 def check_class(content: dict, needed: str, option: str) -> None:
     """Raise ValueError for another class of the same type: with a head, say, or of other code."""
     classes = content.get("architectures") or [needed]
+    if not isinstance(classes, list):
+        raise ValueError(f"{option}: architectures in config.json must be a list, got {classes!r}")
     if needed not in classes:
         raise ValueError(f"{option}: a {classes[0]} of type {content['model_type']}: "
                          f"only {needed} is read")

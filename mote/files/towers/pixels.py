@@ -12,7 +12,6 @@ in this order, and never guessed:
 Not part of the paper.
 """
 from dataclasses import dataclass
-from math import isfinite
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -125,7 +124,7 @@ def read_pixels(preprocess: dict, backbone: str) -> Pixels:
     if not is_known(**said):
         raise ValueError(f"--backbone {backbone}: its frames are made in a way that is not known "
                          f"here ({said}); known: {' or '.join(RESIZE_MODES)}, "
-                         f"{' or '.join(INTERPOLATIONS)}, 3 numbers of mean, 3 above 0 of std")
+                         f"{' or '.join(INTERPOLATIONS)}, 3 numbers in 0..1 of mean and of std")
     for name in {"mean", "std"} & said.keys():
         said[name] = tuple(float(number) for number in said[name])
     return Pixels(**said)
@@ -137,6 +136,7 @@ def is_known(mean: list | tuple = OPENAI_MEAN, std: list | tuple = OPENAI_STD,
     for numbers in (mean, std):
         if not isinstance(numbers, (list, tuple)) or len(numbers) != 3:
             return False
-        if not all(isinstance(number, (int, float)) and isfinite(number) for number in numbers):
+        # A mean of 123 counts pixels in 0..255: frames would come out white.
+        if not all(type(number) in (int, float) and 0 <= number <= 1 for number in numbers):
             return False
-    return min(std) > 0 and resize_mode in RESIZE_MODES and interpolation in INTERPOLATIONS
+    return min(std) > 1e-3 and resize_mode in RESIZE_MODES and interpolation in INTERPOLATIONS

@@ -161,9 +161,21 @@ def weights_in_hub(backbone: str) -> Path:
     names = IN_THE_HUB[config_in_hub(backbone).name]
     file = hub.fetch(repository, names, option, INSTEAD)
     if file.name.endswith(".index.json"):
-        for shard in sorted(set(json.loads(file.read_text())["weight_map"].values())):
+        for shard in shards_of(file, option):
             hub.fetch(repository, [shard], option, INSTEAD)
     return file
+
+
+def shards_of(index: Path, option: str) -> list[str]:
+    """The files that an index of shards names. Raises ValueError for what is no index."""
+    try:
+        shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        is_index = all(Path(shard).name == shard for shard in shards)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        is_index = False
+    if not is_index:
+        raise ValueError(f"{option}: {index.name} is damaged: it must name files beside it")
+    return shards
 
 
 # --- where it lies --------------------------------------------------------------------------------
@@ -213,6 +225,8 @@ def text_config_folder(name: str) -> str:
 
     transformers would ask the hub again, and without a network wait for it. Raises OSError.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"--backbone: hf_model_name of text_cfg must be a name, got {name!r}")
     if Path(name).is_dir():
         return name
     instead = ("fetch it where there is a network, and let hf_model_name name its folder in a "
