@@ -13,7 +13,7 @@ from support.clips import TINY, features_and_classes
 
 from mote import clip_backbone
 from mote.clip_backbone import build_clip, checkpoint_activations, load_clip, text_hash
-from mote.files.towers import hub
+from mote.files.towers import hub, places
 
 PIXELS = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "resize_mode": "squash", "interpolation": "bilinear"}
 NAME = "somebody/tiny-clip"
@@ -91,6 +91,14 @@ def test_a_folder_without_a_model_is_one_line(original, tmp_path, content, said)
     assert one_line(raised)
 
 
+def test_a_prefix_without_a_folder_is_not_the_folder_where_the_user_stands(original, tmp_path, monkeypatch):
+    write_model(tmp_path, original, "model.pth")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="^--backbone local-dir:: no such folder$"):
+        load_clip("local-dir:")
+    assert torch.equal(load_clip("local-dir:.")[0].visual.conv1.weight, original.visual.conv1.weight)
+
+
 def test_damaged_weights_of_a_folder_name_the_folder_and_not_pretrained(original, tmp_path):
     write_model(tmp_path, original)
     (tmp_path / "model.pth").write_bytes(b"\x80\x02 cut")
@@ -133,6 +141,31 @@ def test_a_download_that_breaks_off_is_one_line(cache, monkeypatch, error, said)
     with pytest.raises(OSError, match=line) as raised:
         hub.fetch(NAME, ["a.bin"], "--pretrained x", "do without")
     assert one_line(raised)
+
+
+def test_with_transformers_description_all_that_is_read_beside_it_is_downloaded(cache, monkeypatch, tmp_path):
+    """Pixels and words: without them the next start, without a network, would ask for them."""
+    asked = []
+
+    def downloads(repository, name):
+        asked.append(name)
+        if name in ("open_clip_config.json", "processor_config.json"):
+            raise huggingface_hub.errors.EntryNotFoundError(name)
+        (tmp_path / name).write_text("{}")
+        return str(tmp_path / name)
+    monkeypatch.setattr(hub, "why_no_answer", lambda url: "")
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", downloads)
+    with pytest.raises(ValueError, match=f"--backbone hf-hub:{NAME}: config.json has no model_type"):
+        load_clip(f"hf-hub:{NAME}")
+    assert asked == ["open_clip_config.json", "config.json", *places.BESIDE]
+
+
+def test_a_tokenizer_lies_in_the_folder_of_transformers_model_and_elsewhere_for_open_clips(original, cache):
+    folder = snapshot(cache)
+    write_model(folder, original)
+    assert places.tokenizer_folder(f"hf-hub:{NAME}") is None
+    (folder / "open_clip_config.json").rename(folder / "config.json")
+    assert places.tokenizer_folder(f"hf-hub:{NAME}") == folder
 
 
 # --- what was meant --------------------------------------------------------------------------------------------------
