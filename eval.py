@@ -145,6 +145,8 @@ def load(cfg: Config, names: list[str], ranks: Ranks) -> Loaded:
     if cfg.as_tag and clip.pixels != pixels:
         raise ValueError(f"--as-tag {cfg.as_tag}: {cfg.checkpoint} was trained on other pixels, "
                          f"and is tested on them: {pixels}")
+    if clip.pixels != pixels:
+        ranks.say(f"frames are made as {cfg.checkpoint} was trained: {pixels}")
     check_squash(cfg, pixels)
     clip = clip.to(ranks.device)
     # The visual tower was trained towards one text tower's class embeddings (Eq. 3). Those of

@@ -224,8 +224,8 @@ def find_clip(
 
     # The description of the architecture, and the weights that are meant: a tag or a file. Neither
     # says all of it, so where both do, they must agree.
-    config = clip_config(backbone)
     pretrained = towers.which_weights(backbone, pretrained)
+    config = clip_config(backbone)
     tag, file = {}, None
     if towers.has_own_weights(backbone):
         file = towers.own_weights(backbone)
@@ -238,7 +238,8 @@ def find_clip(
     # Pixels and tokens, which weights do not carry.
     is_random = not tag and file is None
     pixels, known_from = towers.find_pixels(backbone, config, tag, as_tag, is_random)
-    if as_tag and "/" not in as_tag:            # NAME/TAG, of another model, lends its pixels only
+    of_another = as_tag.rpartition("/")[0] not in ("", backbone)
+    if as_tag and not of_another:               # another model's tag lends its pixels only
         weights.check_activation(backbone, f"--as-tag {as_tag}", config,
                                  towers.tag_of(backbone, as_tag))
     return Source(config, tag, file, pixels, known_from, Tokenizer(backbone, config, tokenizer))

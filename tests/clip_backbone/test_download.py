@@ -117,6 +117,20 @@ def test_a_file_that_the_hub_does_not_have_is_named_in_one_line(server):
     assert len(str(raised.value).splitlines()) == 1
 
 
+class OutOfOrder(NotFound):
+    def do_HEAD(self):
+        self.send_error(503)
+
+
+@pytest.mark.parametrize("handler, reason", [(NotFound, ""), (OutOfOrder, "the server answers 503")])
+def test_a_server_that_is_out_of_order_is_no_answer_and_a_missing_file_is_one(handler, reason):
+    """The hub's client would try a 503 again and again, for half a minute a file."""
+    with http.server.HTTPServer(("127.0.0.1", 0), handler) as answering:
+        threading.Thread(target=answering.serve_forever, daemon=True).start()
+        assert why_no_answer(f"http://127.0.0.1:{answering.server_port}/file") == reason
+        answering.shutdown()
+
+
 # --- what is cached -------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
 def test_a_file_in_the_hubs_cache_is_taken_without_asking_anybody(monkeypatch, tmp_path, name):

@@ -93,7 +93,8 @@ def test_random_weights_need_no_answer_and_a_tag_takes_no_second_one():
 @pytest.mark.parametrize("as_tag, said", [("nonsense", "no tag of ViT-L-14; tags: openai, "),
                                           ("ViT-B-9/openai", "no tag of ViT-B-9; tags: none"),
                                           ("openai", "has GELU, but --as-tag openai was trained with the other "
-                                                     "activation: use --backbone ViT-L-14-quickgelu")])
+                                                     "activation: use --backbone ViT-L-14-quickgelu"),
+                                          ("ViT-L-14/openai", "was trained with the other activation")])
 def test_a_tag_that_does_not_fit_is_refused_before_weights_are_read(tmp_path, as_tag, said):
     file = tmp_path / "w.pt"
     file.write_bytes(b"not read")

@@ -39,6 +39,7 @@ def write_model(folder, clip, *names, pixels=PIXELS):
 @pytest.fixture
 def cache(monkeypatch, tmp_path):
     """The hub's cache, empty, and no hub."""
+    places.complete.cache_clear()
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     return tmp_path / "hub"
@@ -158,6 +159,22 @@ def test_with_transformers_description_all_that_is_read_beside_it_is_downloaded(
     with pytest.raises(ValueError, match=f"--backbone hf-hub:{NAME}: config.json has no model_type"):
         load_clip(f"hf-hub:{NAME}")
     assert asked == ["open_clip_config.json", "config.json", *places.BESIDE]
+
+
+def test_a_model_that_was_half_downloaded_is_completed_and_never_read_as_another(cache, monkeypatch):
+    """CLIP's vocabulary size, and a vocabulary that is not there yet: not CLIP's words."""
+    folder = snapshot(cache)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    monkeypatch.setattr(hub, "why_no_answer", lambda url: "")
+
+    def fails(repository, name):
+        raise ConnectionError("503")
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fails)
+    said = f"--backbone hf-hub:{NAME}: cannot fetch preprocessor_config.json of {NAME} .ConnectionError: 503.; fetch the"
+    with pytest.raises(OSError, match=said) as raised:
+        load_clip(f"hf-hub:{NAME}")
+    assert one_line(raised)
 
 
 def test_a_tokenizer_lies_in_the_folder_of_transformers_model_and_elsewhere_for_open_clips(original, cache):

@@ -291,7 +291,8 @@ def test_what_is_downloaded_once_is_there_without_a_network(online, monkeypatch)
 def test_the_rest_of_a_half_downloaded_tokenizer_is_fetched(online):
     online("roberta-base", {"vocab.json": tokenizers.roberta()["vocab.json"]})
     folder = online("roberta-base", {})
-    note_of(folder, "tokenizer_config.json").unlink()
+    for name in ("config.json", "tokenizer_config.json"):
+        note_of(folder, name).unlink()
     assert len(find_tokenizer("roberta-ViT-B-32", ROBERTA)(SENTENCES).unique()) > 100
 
 

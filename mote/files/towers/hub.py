@@ -6,7 +6,6 @@ Files of Hugging Face's hub: from the cache without a network, else downloaded; 
 
 Copy alone: needs huggingface_hub, which open_clip brings. Not part of the paper.
 """
-import contextlib
 import os
 import ssl
 import threading
@@ -49,13 +48,28 @@ def fetch(repository: str, names: list[str], option: str, instead: str) -> Path:
                   f"from {urlsplit(url).netloc} ({reason}); {instead}")
 
 
-def fetch_beside(repository: str, names: tuple[str, ...]) -> None:
-    """Put these files of a repository into the cache, those that it has."""
-    from huggingface_hub import hf_hub_download
+def fetch_beside(repository: str, names: tuple[str, ...], option: str, instead: str) -> None:
+    """Put these files of a repository into the cache, those that it has.
 
-    for name in names:
-        with contextlib.suppress(Exception):                     # whatever the hub's client raises
+    The cache remembers what a repository does not have: nothing is asked twice. Without a network,
+    what is cached is all that there is. Raises OSError, one line, for a download that breaks off:
+    half of a model would be read as another one.
+    """
+    from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    unknown = [name for name in names if try_to_load_from_cache(repository, name) is None]
+    if not unknown or why_no_answer(hf_hub_url(repository, unknown[0])):
+        return
+    for name in unknown:
+        try:
             hf_hub_download(repository, name)
+        except Exception as error:                               # whatever the hub's client raises
+            no_such_file = isinstance(error, EntryNotFoundError)
+            if no_such_file and not isinstance(error, LocalEntryNotFoundError):
+                continue
+            raise OSError(f"{option}: cannot fetch {name} of {repository} "
+                          f"({in_one_line(error)}); {instead}") from None
 
 
 def cached(repository: str, names: list[str], option: str) -> Path | None:
@@ -86,7 +100,8 @@ def why_no_answer(url: str) -> str:
     """Why the server of a URL cannot be reached, after at most ANSWER seconds; "" if it can.
 
     Any answer will do, also that it has no such page: the download says what is wrong then. So will
-    a certificate that urllib does not know but the hub's client may. A proxy of the environment is
+    a certificate that urllib does not know but the hub's client may. An answer that the server is
+    out of order will not: the hub's client would try again and again. A proxy of the environment is
     used, as both clients do. In a thread, because looking up a name has no time limit.
     """
     if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE"):
@@ -95,12 +110,11 @@ def why_no_answer(url: str) -> str:
 
     def ask() -> None:
         try:
-            root = "{0.scheme}://{0.netloc}/".format(urlsplit(url))
-            request = urllib.request.Request(root, method="HEAD")
+            request = urllib.request.Request(url, method="HEAD")
             urllib.request.urlopen(request, timeout=ANSWER).close()
             reasons.append("")
-        except urllib.error.HTTPError:
-            reasons.append("")
+        except urllib.error.HTTPError as error:
+            reasons.append(f"the server answers {error.code}" if error.code >= 500 else "")
         except Exception as error:                               # of sockets, proxies, certificates
             reason = getattr(error, "reason", error)
             reasons.append("" if isinstance(reason, ssl.SSLCertVerificationError) else str(reason))

@@ -10,6 +10,7 @@ Every mistake is a ValueError or OSError of one line that names the option, the 
 Not part of the paper.
 """
 import difflib
+import functools
 import json
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def read_json(path: Path, backbone: str) -> dict:
                                 f"--backbone {backbone}: no {path.name} in it, and no config.json "
                                 "of transformers")
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(encoding="utf-8-sig"))
         if "model_cfg" in config:                                # an open_clip_config.json
             preprocess = config.get("preprocess_cfg") or {}
             config = {**config["model_cfg"], "preprocess_cfg": preprocess}
@@ -80,7 +81,7 @@ def read_json(path: Path, backbone: str) -> dict:
         towers = all(isinstance(config[key], dict) for key in ("vision_cfg", "text_cfg"))
         if not towers or not config["embed_dim"]:
             raise ValueError("vision_cfg and text_cfg must be objects")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"--backbone {backbone}: not an open_clip model config, which has "
                          "embed_dim, vision_cfg and text_cfg "
                          f"({type(error).__name__}: {error})") from None
@@ -144,7 +145,7 @@ def own_weights(backbone: str) -> Path:
         if (folder / name).is_file():
             return folder / name
     others = sorted(file for file in folder.iterdir()
-                    if file.suffix in (".safetensors", ".bin", ".pth", ".pt"))
+                    if file.suffix in (".safetensors", ".bin", ".pth", ".pt") and file.is_file())
     if not others:
         raise FileNotFoundError(f"--backbone {backbone}: no weights in it, such as {WEIGHTS[0]}")
     if len(others) > 1:
@@ -193,18 +194,19 @@ def folder_of(backbone: str) -> Path:
 def config_in_hub(backbone: str) -> Path:
     """The description of hf-hub:NAME, in the cache: open_clip's, else transformers'.
 
-    Where transformers' is downloaded, so is what is read beside it: whoever has it in the cache has
-    what transformers has put there.
+    With transformers' comes what is read beside it, its pixels and its tokenizer.
     """
     repository = backbone.removeprefix(HUB)
     option = f"--backbone {backbone}"
-    file = hub.cached(repository, list(IN_THE_HUB), option)
-    if file:
-        return file
     file = hub.fetch(repository, list(IN_THE_HUB), option, INSTEAD)
     if file.name == "config.json":
-        hub.fetch_beside(repository, BESIDE)
+        complete(repository, option)
     return file
+
+
+@functools.cache                                 # the place is looked up several times in a start
+def complete(repository: str, option: str) -> None:
+    hub.fetch_beside(repository, BESIDE, option, INSTEAD)
 
 
 def tokenizer_folder(backbone: str) -> Path | None:

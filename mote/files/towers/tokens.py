@@ -149,7 +149,7 @@ def repository_folder(name: str, option: str) -> Path:
     reason = hub.why_no_answer(url)
     if not reason:
         hub.fetch(name, list(VOCABULARY), option, INSTEAD)
-        hub.fetch_beside(name, (*CLASS, *VOCABULARY, *BESIDE))
+        hub.fetch_beside(name, (*CLASS, *VOCABULARY, *BESIDE), option, INSTEAD)
         folder = cached_folder(name, option)
         reason = "the download broke off"
     if folder is None:

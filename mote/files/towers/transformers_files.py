@@ -141,12 +141,14 @@ def has_clips_words(folder: Path, option: str) -> bool:
     found = None
     if (folder / "tokenizer.json").is_file():
         model = read_json(folder / "tokenizer.json", option).get("model") or {}
-        found = model.get("vocab")
+        found = model.get("vocab") if isinstance(model, dict) else []
     elif (folder / "vocab.json").is_file():
         found = read_json(folder / "vocab.json", option)
     if found is None:
         return True
     if not isinstance(found, dict):                              # a list, of another kind of model
+        return False
+    if not all(isinstance(number, int) for number in found.values()):
         return False
 
     from open_clip.tokenizer import SimpleTokenizer
@@ -161,10 +163,11 @@ def has_clips_words(folder: Path, option: str) -> bool:
 def read_json(file: Path, option: str) -> dict:
     """The object in a file. Raises ValueError where there is none."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:                       # of json, of utf-8, of the disk
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (ValueError, OSError, RecursionError) as error:       # of json, of utf-8, of the disk
         raise ValueError(f"{option}: cannot read {file.name} "
                          f"({type(error).__name__}: {str(error)[:100]})") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{option}: {file.name} holds no object, but a {type(content).__name__}")
+        raise ValueError(f"{option}: {file.name} must hold a JSON object, got a "
+                         f"{type(content).__name__}")
     return content
