@@ -161,7 +161,7 @@ def test_with_transformers_description_all_that_is_read_beside_it_is_downloaded(
     assert asked == ["open_clip_config.json", "config.json", *places.BESIDE]
 
 
-def test_a_model_that_was_half_downloaded_is_completed_and_never_read_as_another(cache, monkeypatch):
+def test_a_half_downloaded_model_is_completed_and_never_read_as_another(cache, monkeypatch):
     """CLIP's vocabulary size, and a vocabulary that is not there yet: not CLIP's words."""
     folder = snapshot(cache)
     folder.mkdir(parents=True)
@@ -171,7 +171,7 @@ def test_a_model_that_was_half_downloaded_is_completed_and_never_read_as_another
     def fails(repository, name):
         raise ConnectionError("503")
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fails)
-    said = f"--backbone hf-hub:{NAME}: cannot fetch preprocessor_config.json of {NAME} .ConnectionError: 503.; fetch the"
+    said = f"--backbone hf-hub:{NAME}: cannot fetch preprocessor_config.json of {NAME} .ConnectionError: 503.; fetch"
     with pytest.raises(OSError, match=said) as raised:
         load_clip(f"hf-hub:{NAME}")
     assert one_line(raised)
