@@ -32,7 +32,16 @@ MODELS = ["ViT-B-32-quickgelu", "ViT-M-16-alt", "RN50", "convnext_base", "convne
           "nllb-clip-base-siglip", "coca_ViT-B-32", "coca_base", "coca_roberta-ViT-B-32"]
 
 
-@pytest.fixture(scope="module", params=MODELS)
+def one_of_each_family_first(names):
+    """The first of each family in the default run, the others in the slow one."""
+    seen = set()
+    for name in names:
+        family = tables.family_of(name)
+        yield pytest.param(name, marks=[pytest.mark.slow] if family in seen else [])
+        seen.add(family)
+
+
+@pytest.fixture(scope="module", params=one_of_each_family_first(MODELS))
 def both(request, tmp_path_factory):
     """The same weights in mote and in open_clip, under the model's own name."""
     pytest.importorskip("transformers")
