@@ -65,6 +65,7 @@ def test_training_is_the_same_there_and_waits_once_a_step(job, tmp_path):
     assert min(abs(losses[a] - losses[b]) for a in losses for b in losses if a != b) > 0.01
 
 
+@pytest.mark.slow
 def test_evaluation_is_the_same_there(job, world, tmp_path):
     train.main([*job, "--out", str(tmp_path / "run"), "--device", "cpu"])
     val = job[job.index("--val-list") + 1]

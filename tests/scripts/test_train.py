@@ -470,6 +470,7 @@ def test_a_mistake_is_one_line_that_names_it_and_status_2(mistake, straight, wor
     assert set(Path(run).iterdir()) == before and not (tmp_path / "out" / "last.pt").exists()
 
 
+@pytest.mark.slow
 def test_under_torchrun_rank_0_alone_prints_the_mistake(world):
     done = torchrun(2, "train.py", "--data", "nothing", "--device", "cpu")
     assert done.returncode != 0

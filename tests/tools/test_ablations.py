@@ -158,6 +158,7 @@ def test_a_variant_resumed_is_the_same_run_bit_for_bit(name, runs, tiny, tmp_pat
         assert_close(state, checkpoint(again)["optimizer"]["state"][key], **EXACT)
 
 
+@pytest.mark.slow
 def test_two_ranks_of_a_variant_match_one_rank_with_two_accumulation_steps(tiny, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     done = torchrun(2, "tools/ablations.py", "up-only", "train.py", *tiny, "--out", str(two))
