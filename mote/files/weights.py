@@ -217,7 +217,8 @@ def is_torchscript(file: str | Path) -> bool:
 def check_floating(clip: nn.Module, state: dict[str, Tensor]) -> None:
     """Raise ValueError for whole numbers in place of weights: quantised, they need their scales."""
     for name, tensor in clip.state_dict().items():
-        found = state.get(name, tensor)
+        plain = name.removeprefix("text.")                       # OpenAI's, which open_clip renames
+        found = state.get(name, state.get(plain, tensor))
         if tensor.is_floating_point() and not found.is_floating_point():
             raise ValueError(f"{name} is {found.dtype}, and must be of floating point")
 

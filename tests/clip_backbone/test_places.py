@@ -263,10 +263,12 @@ def test_an_image_size_that_is_no_number_of_pixels_is_refused(tmp_path, size):
     assert one_line(raised)
 
 
-def test_weights_of_whole_numbers_are_refused(original, tmp_path):
+@pytest.mark.parametrize("custom_text, whole", [(False, ""), (True, ""), (True, "transformer."), (False, "visual.")])
+def test_weights_of_whole_numbers_are_refused(original, tmp_path, custom_text, whole):
     """Quantised: copied into the tower as they are, they would give a score, and a wrong one."""
-    (tmp_path / "tiny.json").write_text(json.dumps(TINY))
-    state = {name: (100 * tensor).to(torch.int8) for name, tensor in original.state_dict().items()}
+    (tmp_path / "tiny.json").write_text(json.dumps({**TINY, "custom_text": custom_text}))
+    state = {name: (100 * tensor).to(torch.int8) if name.startswith(whole) else tensor
+             for name, tensor in original.state_dict().items()}
     torch.save(state, tmp_path / "w.pt")
     with pytest.raises(ValueError, match="is torch.int8, and must be of floating point") as raised:
         load_clip(str(tmp_path / "tiny.json"), str(tmp_path / "w.pt"))

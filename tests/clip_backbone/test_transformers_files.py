@@ -9,10 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from support import transformers_folders as folders
-from support.transformers_folders import CLIP_PIXELS, LENGTH, SIDE, SIGLIP_PIXELS, save_json
+from support.transformers_folders import CLIP_PIXELS, LENGTH, SIDE, SIGLIP_PIXELS, read, save_json
 from torch.testing import assert_close
-
-from mote.files.towers.of_transformers import read_transformers
 
 
 @pytest.fixture
@@ -20,10 +18,6 @@ def clip_folder(tmp_path):
     """A folder with a CLIPModel and its vocabulary, for tests that change it."""
     folders.clip_folder(tmp_path)
     return tmp_path
-
-
-def read(folder):
-    return read_transformers(folder, f"local-dir:{folder}", "the folder's own")
 
 
 def one_line(raised):

@@ -21,6 +21,7 @@ from support.transformers_folders import (
     LENGTH,
     SENTENCES,
     SIDE,
+    read,
     save_json,
 )
 from torch.testing import assert_close
@@ -56,10 +57,6 @@ def clip_folder(tmp_path):
     """A folder with a CLIPModel, for tests that change it."""
     folders.clip_folder(tmp_path)
     return tmp_path
-
-
-def read(folder):
-    return read_transformers(folder, f"local-dir:{folder}", "the folder's own")
 
 
 def load(folder, name="model.safetensors"):

@@ -117,3 +117,10 @@ def gemmas(folder):
         "padding_side": "right", "model_input_names": ["input_ids"], "pad_token": "<pad>", "eos_token": "<eos>",
         "bos_token": "<bos>", "unk_token": "<unk>", "mask_token": "<mask>", "model_max_length": 10**30})
     return words.get_vocab_size()
+
+
+def read(folder):
+    """Our description of such a folder."""
+    from mote.files.towers.of_transformers import read_transformers
+
+    return read_transformers(folder, f"local-dir:{folder}", "the folder's own")
