@@ -2,6 +2,8 @@
 Files of Hugging Face's hub: from the cache without a network, else downloaded; seconds without one.
 
     fetch(repository, names, option, instead)    the first of these files that there is
+    fetch_beside(repository, names, ...)         all of these files that there are
+    cached(repository, names, option)            the first of them in the cache
     why_no_answer(url)                           why a server cannot be reached; "" if it can
 
 Copy alone: needs huggingface_hub, which open_clip brings. Not part of the paper.

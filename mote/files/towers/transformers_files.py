@@ -5,12 +5,14 @@ What lies beside the weights in a folder of transformers: how frames and sentenc
     read_tokenizer(...)         tokenizer.json, vocab.json, tokenizer_config.json
 
 A way to make frames that is not known here is refused: to ignore it would move a score without a
-word. Every mistake is a ValueError of one line. Copy alone: needs open_clip, for CLIP's vocabulary.
-Not part of the paper.
+word. Every mistake is a ValueError of one line. Copy together with pixels.py: needs open_clip, for
+CLIP's vocabulary. Not part of the paper.
 """
 import json
 import re
 from pathlib import Path
+
+from .pixels import OPENAI_MEAN, OPENAI_STD
 
 # --- frames ---------------------------------------------------------------------------------------
 # What each class of the library does where its file says nothing.
@@ -18,8 +20,7 @@ STEPS = {"do_resize": True, "do_rescale": True, "do_normalize": True, "rescale_f
          "resample": 3}
 DEFAULTS = {
     "CLIP": {**STEPS, "size": {"shortest_edge": 224}, "do_center_crop": True, "crop_size": 224,
-             "image_mean": [0.48145466, 0.4578275, 0.40821073],
-             "image_std": [0.26862954, 0.26130258, 0.27577711]},
+             "image_mean": list(OPENAI_MEAN), "image_std": list(OPENAI_STD)},
     "Siglip": {**STEPS, "size": {"height": 224, "width": 224}, "do_center_crop": False,
                "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]},
 }
